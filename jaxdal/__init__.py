@@ -1,0 +1,8 @@
+"""Deep active learning in JAX and Flax."""
+
+from jaxdal.data import from_arrays
+from jaxdal.errors import InputError
+from jaxdal.loop import Result, run
+from jaxdal.types import Dataset, Signal, Strategy, Trainer
+
+__all__ = ["Dataset", "InputError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run"]

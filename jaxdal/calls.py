@@ -1,0 +1,51 @@
+"""Names from the command line, with or without options: "margin", "bald(draws=20)"."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from jaxdal.errors import InputError
+
+T = TypeVar("T")
+
+
+def unknown(what: str, name: str, names: Iterable[str]) -> InputError:
+    """Return the error for a name that is in no table, with the nearest that is."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"unknown {what} {name!r}: {hint}there are {', '.join(known)}")
+
+
+def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T:
+    """Make the value that `text` names in a table of constructors; options are Python literals, never evaluated.
+
+    Raises:
+        InputError: the text is no name or call, the name is not in the table, or the options do not fit.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        node = None
+    arguments: list[Any] = []
+    options: dict[str, Any] = {}
+    if isinstance(node, ast.Call):
+        try:
+            arguments = [ast.literal_eval(argument) for argument in node.args]
+            options = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
+        except ValueError:
+            raise InputError(f"the options of {what} {text!r} must be plain numbers, texts, tuples or lists") from None
+        node = node.func
+    if not isinstance(node, ast.Name):
+        raise InputError(f"{what} {text!r} is neither a name nor a call such as name(option=1)")
+    if node.id not in table:
+        raise unknown(what, node.id, table)
+    make = table[node.id]
+    try:
+        inspect.signature(make).bind(*arguments, **options)
+    except TypeError as error:
+        options_text = str(inspect.signature(make)).partition(" ->")[0]
+        raise InputError(f"{what} {text!r}: {error}; it is {node.id}{options_text}") from None
+    return make(*arguments, **options)

@@ -1,0 +1,141 @@
+"""Training and evaluation: one step, one loop over steps. Written for one run, lifted by parallel.py."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdal import plan
+from jaxdal.keys import Keys
+from jaxdal.parallel import Lanes
+from jaxdal.types import Array, Batch, Network, Pool, Recipe, Test, Trainer, TrainState, Tree
+
+
+def optimiser(recipe: Recipe) -> optax.GradientTransformation:
+    """Clamp, weight decay, momentum, in the order of the published runs; the learning rate is the step's own."""
+    clamp = optax.identity() if recipe.clamp is None else optax.clip(recipe.clamp)
+    return optax.chain(clamp, optax.add_decayed_weights(recipe.weight_decay), optax.trace(recipe.momentum))
+
+
+def learning_rate(recipe: Recipe, epoch: Array) -> Array:
+    """Return the rate of an epoch (counted from 0). epoch: i32[] -> f32[]."""
+    passed = sum((epoch >= round(share * recipe.epochs)).astype(jnp.int32) for share in recipe.milestones)
+    rates = recipe.learning_rate * 0.1 ** np.arange(len(recipe.milestones) + 1)
+    return jnp.asarray(rates, jnp.float32)[passed]
+
+
+def init(network: Network, recipe: Recipe, keys: Keys) -> TrainState:
+    """Return a fresh run: every round starts from new weights, the same for all strategies at one seed."""
+    variables = network.init(keys.weights)
+    momentum = optimiser(recipe).init(variables["params"])
+    return TrainState(variables, momentum, loss=jnp.float32(0), diverged=jnp.int32(0))
+
+
+def train_step(
+    network: Network, trainer: Trainer, recipe: Recipe, state: TrainState, batch: Batch, key: Array, step: Array,
+    per_epoch: Array,
+) -> TrainState:  # fmt: skip
+    """Take one step of one run. key: of the round, step: i32[] counted from 0, per_epoch: i32[]."""
+    progress = step.astype(jnp.float32) / (per_epoch * recipe.epochs).astype(jnp.float32)
+
+    def loss_of(params: Tree) -> tuple[Array, Tree]:
+        batch_stats = state.variables["batch_stats"]
+        return trainer.loss(network, params, batch_stats, batch, jax.random.fold_in(key, step), progress)
+
+    params = state.variables["params"]
+    (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, momentum = optimiser(recipe).update(gradients, state.optimiser, params)
+    rate = learning_rate(recipe, step // per_epoch)
+    params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+    first_bad = (state.diverged == 0) & ~jnp.isfinite(loss)
+    diverged = jnp.where(first_bad, step + 1, state.diverged)
+    return TrainState({"params": params, "batch_stats": batch_stats}, momentum, loss, diverged)
+
+
+def check(state: TrainState, step: Array) -> TrainState:
+    """Notice weights or statistics that are not finite although every loss was. step: i32[], steps done."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.variables)]))
+    return state._replace(diverged=jnp.where((state.diverged == 0) & ~finite, step, state.diverged))
+
+
+def count_correct(
+    network: Network, split: Callable[[Array], Array], rows: int, variables: Tree, test: Test, counts: Array,
+    first: Array,
+) -> Array:  # fmt: skip
+    """Add one chunk of the test set to the right answers per class. counts: i32[K], first: i32[] -> i32[K]."""
+    row = split(first + jnp.arange(rows, dtype=jnp.int32))
+    image = jnp.minimum(row, test.y.shape[0] - 1)
+    logits, _ = network.apply(variables, network.normalise(test.x[image]))
+    truth = test.y[image]
+    right = (jnp.argmax(logits, axis=-1).astype(jnp.int32) == truth) & (row < test.y.shape[0])
+    return counts.at[truth].add(right.astype(jnp.int32))
+
+
+class Engine:
+    """The compiled programs that train and evaluate a pack of runs: made once, used in every round.
+
+    device_loop: many steps as one program (accelerators), or the host calls step after step (a CPU, where XLA runs
+    convolutions inside loops about 10x slower than outside, jax-ml/jax#12868). The same numbers come from both.
+    """
+
+    def __init__(
+        self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
+        labels: tuple[int, int], scoring_batch: int, device_loop: bool, chunk: int,
+    ) -> None:  # fmt: skip
+        """labels: least and most labelled images of any round. chunk: the most steps of one `advance`."""
+        self.chunk = chunk
+        self._lanes, self._device_loop = lanes, device_loop
+        self._num_classes, self._scoring_batch = num_classes, scoring_batch
+
+        def batches(keys: Keys, known: Array, first: Array) -> Array:
+            least, most = labels
+            return plan.labelled_batches(
+                keys.order, known, first, steps=chunk, batch=recipe.batch, least=least, most=most
+            )
+
+        def one(
+            state: TrainState, keys: Keys, known: Array, order: Array, pool: Pool, per_epoch: Array, first: Array,
+            place: Array,
+        ) -> TrainState:  # fmt: skip
+            index = lanes.split(order[place])
+            batch = Batch(pool.x[index], known[index])
+            return train_step(network, trainer, recipe, state, batch, keys.step, first + place, per_epoch)
+
+        def many(
+            state: TrainState, keys: Keys, known: Array, order: Array, pool: Pool, per_epoch: Array, first: Array,
+            count: Array,
+        ) -> TrainState:  # fmt: skip
+            def body(place: Array, state: TrainState) -> TrainState:
+                return one(state, keys, known, order, pool, per_epoch, first, place)
+
+            return jax.lax.fori_loop(jnp.int32(0), count, body, state)
+
+        self.init = lanes.lift(partial(init, network, recipe), "r")  # Keys -> TrainState
+        self._batches = lanes.lift(batches, "rrs")
+        self._one = lanes.lift(one, "rrrrssss", donate=(0,))
+        self._many = lanes.lift(many, "rrrrssss", donate=(0,))
+        self._check = lanes.lift(check, "rs", donate=(0,))
+        self._count = lanes.lift(partial(count_correct, network, lanes.split, scoring_batch), "rsrs", donate=(2,))
+
+    def advance(
+        self, state: TrainState, keys: Keys, known: Array, pool: Pool, per_epoch: int, first: int, until: int
+    ) -> TrainState:
+        """Take the steps first..until-1 of a round (at most `chunk`). known: i32[R, N]."""
+        order = self._batches(keys, known, np.int32(first))
+        fixed = (keys, known, order, pool, np.int32(per_epoch), np.int32(first))
+        if self._device_loop:
+            state = self._many(state, *fixed, np.int32(until - first))
+        else:
+            for place in range(until - first):
+                state = self._one(state, *fixed, np.int32(place))
+        return self._check(state, np.int32(until))
+
+    def evaluate(self, variables: Tree, test: Test) -> Array:
+        """Count the right answers on the test set per class: -> i32[R, K]."""
+        counts = self._lanes.per_run(np.zeros((self._lanes.width, self._num_classes), np.int32))
+        for first in range(0, test.y.shape[0], self._scoring_batch):
+            counts = self._count(variables, test, counts, np.int32(first))
+        return counts

@@ -1,0 +1,35 @@
+"""Where a journal was written: versions and devices."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Return what a reader needs to judge figures: versions, devices and, in a checkout, the commit."""
+    return {
+        "jaxdal": metadata.version("jaxdal"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        "platform": devices[0].platform,
+        "devices": [device.device_kind for device in devices],
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,57 @@
+"""The compiled programs and the resident data of one experiment: made once, used in every round."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdal import augment, models
+from jaxdal.calls import parse_call
+from jaxdal.engine import Engine
+from jaxdal.keys import Keys, keys_for
+from jaxdal.parallel import Lanes, packs
+from jaxdal.settings import Settings
+from jaxdal.signals import Gather
+from jaxdal.trainers import TRAINERS
+from jaxdal.types import Array, Pool, Strategy, Test, Tree
+
+DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+CHUNK = {"cpu": 32}  # steps between two reports of progress
+LONG_CHUNK = 256  # the same on accelerators, where a chunk is one program
+
+
+class Lab:
+    """What all rounds share. All shapes are static: what round 0 has compiled serves every later round."""
+
+    def __init__(
+        self, settings: Settings, pool_x: np.ndarray, test: tuple[np.ndarray, np.ndarray], strategy: Strategy,
+        devices: Sequence[jax.Device],
+    ) -> None:  # fmt: skip
+        """Put the images on the devices; programs are compiled at their first use."""
+        budget, platform = settings.budget, devices[0].platform
+        self.settings = settings
+        self.packs = packs(len(settings.seeds), len(devices), settings.pack)
+        self.lanes = Lanes(len(self.packs[0]), devices)
+        self.pool: Pool = self.lanes.shared(Pool(pool_x))
+        self.test: Test = self.lanes.shared(Test(*test))
+        self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
+        model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, DTYPES[settings.precision])
+        network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
+        trainer = strategy.wrap(parse_call(settings.trainer, TRAINERS, "trainer"))
+        self.engine = Engine(
+            self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
+            labels=(budget.labels[0], budget.labels[-1]), scoring_batch=settings.scoring_batch,
+            device_loop=platform != "cpu", chunk=CHUNK.get(platform, LONG_CHUNK),
+        )  # fmt: skip
+        self.gather = Gather(self.lanes, network, strategy.needs, self.pool, settings.scoring_batch)
+
+        def initial(keys: Keys) -> Array:
+            return jax.random.permutation(keys.initial_set, settings.pool)[: budget.n_start].astype(jnp.int32)
+
+        def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
+            return strategy.select(keys.select, known, budget.n_query, memory, *found)
+
+        self.keys = self.lanes.lift(keys_for, "rs")  # (seeds: u32[R], round: i32[]) -> Keys
+        self.initial = self.lanes.lift(initial, "r")  # Keys -> the start sets, i32[R, n_start]
+        self.select = self.lanes.lift(select, "rrr" + "r" * len(strategy.needs))

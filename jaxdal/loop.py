@@ -1,0 +1,210 @@
+"""The experiment as a straight line: train, score the pool, buy labels, repeat."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdal import checkpoint, data, environment, settings, strategies
+from jaxdal.checkpoint import InsideRound
+from jaxdal.cost import Clock, wait
+from jaxdal.data import Oracle
+from jaxdal.journal import Group, Journal, Line, known_picks
+from jaxdal.keys import Keys
+from jaxdal.lab import Lab
+from jaxdal.memory import load_memory, save_memory
+from jaxdal.plan import steps_per_epoch
+from jaxdal.progress import Progress
+from jaxdal.types import Array, Dataset, Strategy, TrainState, Tree
+
+
+class Result(NamedTuple):
+    """What `run` leaves behind: the journal in `workdir`, as `journal.read` gives it (docs/journal.md)."""
+
+    workdir: Path
+    header: Line
+    groups: list[Group]  # a list per round, with a line per seed
+
+
+class Run:
+    """One seed: what it knows, whom it asks, and what its strategy remembers."""
+
+    def __init__(self, seed: int, oracle: Oracle, memory: Tree) -> None:
+        self.seed, self.oracle = seed, oracle
+        self.known = np.full(len(oracle), -1, np.int32)
+        self.initial = np.zeros(0, np.int32)
+        self.memory = jax.tree.map(np.asarray, memory)
+
+    def buy(self, picks: Sequence[int] | np.ndarray) -> None:
+        """Have the picked examples labelled."""
+        self.known = self.oracle.reveal(self.known, np.asarray(picks, np.int32))
+
+
+def run(
+    dataset: str | Dataset = "digits", strategy: str | Strategy = "margin", *, workdir: str | Path | None = None,
+    data_dir: str | None = None, save_weights: bool = False, checkpoint_seconds: float = 300.0,
+    devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
+) -> Result:  # fmt: skip
+    """Run, or continue, an experiment. `options` are those of `settings.resolve`: the flags of the command.
+
+    Raises:
+        InputError: something does not fit; nothing was overwritten.
+    """
+    devices = jax.devices() if devices is None else devices
+    images = data.load(dataset, data_dir) if isinstance(dataset, str) else dataset
+    chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
+    rules = settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options)
+    folder = settings.default_workdir(rules) if workdir is None else Path(workdir)
+    budget = rules.budget
+
+    with Journal.start(folder, rules.config(), environment.describe(devices)) as journal:
+        first = len(journal.groups)
+        if first == budget.rounds or not journal.live:
+            return Result(folder, journal.header, journal.groups)
+        pool_x, oracle, test = data.split(images)
+        lab = Lab(rules, pool_x, test, chosen, devices)
+        inside = InsideRound(folder, checkpoint_seconds)
+        runs = [Run(seed, oracle, chosen.memory(rules.pool)) for seed in rules.seeds]
+        recall(runs, lab, journal, folder)
+        with Progress(
+            rules.steps, rules.recipe.batch, len(runs), first_round=first, epochs=rules.recipe.epochs, quiet=quiet
+        ) as progress:
+            for round_ in range(first, budget.rounds):
+                if not journal.live:
+                    break
+                progress.start_round(round_, budget.labels[round_])
+                group: Group = []
+                for pack in lab.packs:
+                    weights = folder if save_weights else None
+                    group += play(lab, runs[pack.start : pack.stop], round_, journal.live, inside, weights, progress)
+                remember(runs, round_, folder)
+                journal.append(group)
+                inside.clear()
+                progress.end_round(group)
+                for line in group:
+                    runs[rules.seeds.index(line["seed"])].buy(line.get("picks", []))
+        return Result(folder, journal.header, journal.groups)
+
+
+def play(
+    lab: Lab, runs: list[Run], round_: int, live: Sequence[int], inside: InsideRound, weights: Path | None,
+    progress: Progress,
+) -> Group:  # fmt: skip
+    """Play one round of one pack: -> a journal line per live run.
+
+    Runs that diverged in an earlier round keep their lane, so that their neighbours' program stays the same.
+    """
+    rules, clock = lab.settings, Clock()
+    keys = lab.keys(lab.lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
+    known = lab.lanes.per_run(np.stack([run.known for run in runs]))
+
+    state, best = train(lab, runs, keys, known, round_, clock, inside, progress)
+    with clock.charge("eval"):
+        correct = np.asarray(lab.engine.evaluate(state.variables, lab.test))
+    picks = np.zeros((len(runs), 0), np.int32)
+    if round_ + 1 < rules.budget.rounds:
+        with clock.charge("infer"):
+            found = wait(lab.gather(keys, state.variables, known, lab.pool))
+        with clock.charge("select"):
+            memory = lab.lanes.per_run(jax.tree.map(lambda *leaves: np.stack(leaves), *(run.memory for run in runs)))
+            picks, memory = jax.tree.map(np.asarray, lab.select(keys, known, memory, *found))
+            for lane, run in enumerate(runs):
+                run.memory = jax.tree.map(lambda leaf, lane=lane: leaf[lane], memory)
+
+    diverged = np.asarray(state.diverged)
+    lines = []
+    for lane, run in enumerate(runs):
+        if run.seed not in live:
+            continue
+        line: Line = {"seed": run.seed, "round": round_, "labelled": rules.budget.labels[round_]}
+        if diverged[lane]:
+            line["diverged"] = {"step": int(diverged[lane])}
+            progress.note(f"seed {run.seed} diverged in round {round_} at step {diverged[lane]}: it stops here")
+        else:
+            line["accuracy"] = accuracy(correct[lane], lab)
+            line["accuracy_best"] = max(best[lane], line["accuracy"]) if rules.eval_every else None
+            line["per_class_accuracy"] = per_class_accuracy(correct[lane], lab)
+            line["picks"] = picks[lane].tolist()
+        if round_ == 0:
+            line["initial"] = run.initial.tolist()
+        line["class_counts"] = np.bincount(run.known[run.known >= 0], minlength=rules.num_classes).tolist()
+        line["seconds"] = {stage: round(seconds, 4) for stage, seconds in clock.seconds.items()}
+        line["runs_at_once"] = len(runs)
+        lines.append(line)
+        if weights is not None:
+            own = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), state.variables)
+            checkpoint.save(checkpoint.weights_path(weights, run.seed, round_), own)
+    return lines
+
+
+def train(
+    lab: Lab, runs: list[Run], keys: Keys, known: Array, round_: int, clock: Clock, inside: InsideRound,
+    progress: Progress,
+) -> tuple[TrainState, np.ndarray]:  # fmt: skip
+    """Train a pack for one round, from its kept state if there is one: -> (state, best accuracies, f64[runs])."""
+    rules, engine = lab.settings, lab.engine
+    per_epoch = steps_per_epoch(rules.budget.labels[round_], rules.recipe.batch)
+    total = rules.steps[round_]
+    between = rules.eval_every * per_epoch or total  # steps from one evaluation to the next
+    names = [run.seed for run in runs]
+    done, best = 0, np.zeros(len(runs))
+
+    with clock.charge("train"):
+        state = wait(engine.init(keys))
+    kept = inside.restore(round_, names)
+    if kept is not None:
+        leaves = [lab.lanes.per_run(leaf) for leaf in kept.leaves]
+        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        done, best, clock.seconds = kept.done, kept.best, kept.seconds
+        progress.advance(done * len(runs))
+    while done < total and not np.all(np.asarray(state.diverged)):
+        until = min(done + engine.chunk, total, (done // between + 1) * between)
+        with clock.charge("train"):
+            state = wait(engine.advance(state, keys, known, lab.pool, per_epoch, done, until))
+        progress.advance((until - done) * len(runs))
+        done = until
+        if done % between == 0 and done < total:
+            with clock.charge("eval"):
+                correct = np.asarray(engine.evaluate(state.variables, lab.test))
+            best = np.maximum(best, [accuracy(correct[lane], lab) for lane in range(len(runs))])
+        inside.offer(round_, names, state, done, clock.seconds, best)
+    return state, best
+
+
+def accuracy(correct: np.ndarray, lab: Lab) -> float:
+    """Share of the test images that are classified rightly. correct: i32[K], right answers per class."""
+    return int(correct.sum()) / int(lab.test_counts.sum())
+
+
+def per_class_accuracy(correct: np.ndarray, lab: Lab) -> list[float | None]:
+    """The same for each class; None for one without test images. correct: i32[K]."""
+    pairs = zip(correct.tolist(), lab.test_counts.tolist(), strict=True)
+    return [right / count if count else None for right, count in pairs]
+
+
+def recall(runs: list[Run], lab: Lab, journal: Journal, folder: Path) -> None:
+    """Give every run its start set and what the journal says that it has bought and remembered."""
+    for pack in lab.packs:
+        members = runs[pack.start : pack.stop]
+        keys = lab.keys(lab.lanes.per_run(np.asarray([run.seed for run in members], np.uint32)), np.int32(0))
+        for run, initial in zip(members, np.asarray(lab.initial(keys)), strict=False):
+            known, picks = known_picks(journal.groups, run.seed)
+            run.initial = known if known.size else initial
+            for batch in (run.initial, *picks):
+                run.buy(batch)
+    if journal.groups and jax.tree.leaves(runs[0].memory):
+        arrays = load_memory(folder, len(journal.groups) - 1)
+        for run in runs:
+            leaves, structure = jax.tree.flatten(run.memory)
+            run.memory = structure.unflatten([arrays[f"seed_{run.seed}_{place}"] for place in range(len(leaves))])
+
+
+def remember(runs: list[Run], round_: int, folder: Path) -> None:
+    """Keep what the strategy remembers, before the journal calls the round complete."""
+    arrays = {
+        f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))
+    }
+    if arrays:
+        save_memory(folder, round_, arrays)

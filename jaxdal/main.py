@@ -1,0 +1,91 @@
+"""`python -m jaxdal.main --dataset=gtsrb --strategy=margin`: flags to arguments of `run`, and nothing else."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH.")
+flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
+flags.DEFINE_string("strategy", "margin", "Which images to label next: a name, or a call such as 'name(option=1)'.")
+flags.DEFINE_string("trainer", "supervised", "How to train on what is labelled.")
+flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
+flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
+flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")
+flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share of the training set such as 10%.")
+flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
+flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
+flags.DEFINE_integer("epochs", None, "Epochs per round.")
+flags.DEFINE_integer("batch", None, "Images per training step.")
+flags.DEFINE_float("learning_rate", None, "Learning rate before its first decay (default: 0.1, of digits 0.05).")
+flags.DEFINE_integer("eval_every", 0, "Epochs between evaluations on the test set; 0: after the last epoch only.")
+flags.DEFINE_string("precision", "auto", "Of convolutions: f32, bf16, or auto (bf16 for ResNets on accelerators).")
+flags.DEFINE_integer("pack", 0, "Most runs trained at once on a device; 0: chosen by model.")
+flags.DEFINE_bool("save_weights", False, "Keep the trained networks of every round.")
+flags.DEFINE_float("checkpoint_seconds", 300.0, "Seconds between checkpoints inside a long round.")
+flags.DEFINE_string("workdir", None, "Where results go; the same command continues there (default: below runs/).")
+
+
+def _fail(sentence: object) -> int:
+    print(f"jaxdal: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _cache_programs() -> None:
+    """Keep compiled programs between starts, unless JAX was already told where."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "jaxdal" / "programs"))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; the exit code is 2 for bad input and diverged runs."""
+    if len(argv) > 1:
+        return _fail(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits")
+    from jaxdal import report
+    from jaxdal.errors import InputError
+    from jaxdal.journal import diverged
+    from jaxdal.loop import run
+
+    try:
+        try:
+            seeds = [int(seed) for seed in FLAGS.seeds]
+        except ValueError:
+            raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
+        _cache_programs()
+        result = run(
+            FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
+            save_weights=FLAGS.save_weights, checkpoint_seconds=FLAGS.checkpoint_seconds, trainer=FLAGS.trainer,
+            model=FLAGS.model, preset=FLAGS.preset, seeds=seeds, n_start=FLAGS.n_start, n_query=FLAGS.n_query,
+            n_end=FLAGS.n_end, epochs=FLAGS.epochs, batch=FLAGS.batch, learning_rate=FLAGS.learning_rate,
+            eval_every=FLAGS.eval_every, precision=FLAGS.precision, pack=FLAGS.pack,
+        )  # fmt: skip
+    except InputError as error:
+        return _fail(error)
+    report.print_table(result.header, result.groups)
+    picture = result.workdir / "accuracy.png"
+    report.plot(result.header, result.groups, picture)
+    print(f"{result.workdir / 'journal.jsonl'}\n{picture}")
+    stopped = diverged(result.groups)
+    if stopped:
+        runs = ", ".join(f"seed {seed} in round {round_} at step {step}" for seed, (round_, step) in stopped.items())
+        return _fail(f"the loss was not finite: {runs}; the other runs are complete")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    app.define_help_flags()
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_fail(error))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

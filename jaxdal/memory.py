@@ -1,0 +1,47 @@
+"""What a strategy remembers from round to round, on disk beside the journal; no pickles."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxdal.errors import InputError
+from jaxdal.journal import sync_folder
+
+
+def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> None:
+    """Write memory_<round>.npz so that it is there whole or not at all; to be done before the round's lines.
+
+    Raises:
+        ValueError: an array holds Python objects, which only a pickle could store.
+    """
+    path = Path(workdir) / f"memory_{round}.npz"
+    partial = path.with_suffix(".npz.partial")
+    with partial.open("wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def load_memory(workdir: Path, round: int) -> dict[str, np.ndarray]:
+    """The arrays that `save_memory` kept for a round.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = Path(workdir) / f"memory_{round}.npz"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+        return {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, without which round {round + 1} cannot start.") from None
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}).") from None

@@ -1,0 +1,97 @@
+"""The small LeNet of the MNIST experiments, convolved as patches x matrix."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import zeros
+
+from jaxdal.errors import InputError
+from jaxdal.models.layers import Linear, initialise
+from jaxdal.types import Model, Tree
+
+Array = jax.Array
+SIDE = 28
+
+
+class PooledConvolution(nn.Module):
+    """5x5 convolution, 2x2 max-pool and ReLU as one matrix product.
+
+    The images are the last axis and every 2x2 block of pixels is one position: a position of the pooled map depends
+    on 3x3 blocks, and the four results that it is the maximum of are four shifts of the kernel. Nine slices that
+    copy whole rows replace 25, and the pool is a maximum over a leading axis. Exact, and on CPU twice as fast as 25
+    slices; a convolution of XLA:CPU would be ten times slower inside loops (jax-ml/jax#12868).
+    """
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[C, H, W, B] -> f32[width, H / 2 - 2, W / 2 - 2, B]."""
+        channels, height, width, batch = x.shape
+        h, w = height // 2 - 2, width // 2 - 2
+        kernel = self.param("kernel", zeros, (5, 5, channels, self.width))
+        bias = self.param("bias", zeros, (self.width,))
+        blocks = x.astype(self.dtype).reshape(channels, h + 2, 2, w + 2, 2, batch).transpose(2, 4, 0, 1, 3, 5)
+        blocks = blocks.reshape(4 * channels, h + 2, w + 2, batch)
+        patches = jnp.concatenate([blocks[:, i : i + h, j : j + w] for i in range(3) for j in range(3)])
+        shifts = [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
+        matrix = jnp.stack(shifts).astype(self.dtype).reshape(4, 3, 2, 3, 2, channels, self.width)
+        matrix = matrix.transpose(0, 6, 1, 3, 2, 4, 5).reshape(4 * self.width, -1)
+        product = jnp.matmul(matrix, patches.reshape(-1, h * w * batch), preferred_element_type=jnp.float32)
+        pooled = product.reshape(4, self.width, h, w, batch).max(0)
+        return nn.relu(pooled + bias[:, None, None, None])
+
+
+class LeNet(nn.Module):
+    """LeNet "Net1"; the tensors between its layers keep the images last."""
+
+    num_classes: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, dropout_key: Array | None) -> tuple[Array, Array, tuple[Array, Array]]:
+        """f32[B, 28, 28, C] -> logits f32[B, K], features f32[B, 50], maps f32[B, 12, 12, 10], f32[B, 4, 4, 20]."""
+        first = PooledConvolution(10, self.dtype)(x.transpose(3, 1, 2, 0))
+        second = PooledConvolution(20, self.dtype)(first)
+        maps = first.transpose(3, 1, 2, 0), second.transpose(3, 1, 2, 0)
+        y = maps[1]
+        if dropout_key is not None:
+            channel_key, feature_key = jax.random.split(dropout_key)
+            # Whole channels times 0 or 2: the same after pool and rectifier as, published, before them.
+            y = _dropout(channel_key, y, (y.shape[0], 1, 1, y.shape[3]))
+        features = nn.relu(Linear(50, self.dtype)(y.reshape(y.shape[0], -1)))
+        y = features if dropout_key is None else _dropout(feature_key, features, features.shape)
+        return Linear(self.num_classes)(y), features, maps
+
+
+def _dropout(key: Array, x: Array, shape: tuple[int, ...]) -> Array:
+    """Zero half of x, masks of `shape` broadcast, and double the rest (Srivastava et al. 2014)."""
+    return x * (2.0 * jax.random.bernoulli(key, 0.5, shape).astype(x.dtype))
+
+
+def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
+    """LeNet "Net1": 21,840 parameters at 28x28x1 and 10 classes; smaller images are centred on 28x28.
+
+    The border is the mean grey of normalised images. On 8x8 digits (300 labels, 5 seeds) that gives 95.4 %, a black
+    border 94.9 %, and the image enlarged three times in a border of 2 pixels 91.7 %.
+    """
+    height, width, channels = image_shape
+    if max(height, width) > SIDE:
+        raise InputError(f"lenet takes images up to {SIDE}x{SIDE}, not {height}x{width}; try --model=resnet18_thin")
+    border = [(0, 0), *((n // 2, n - n // 2) for n in (SIDE - height, SIDE - width)), (0, 0)]
+    module = LeNet(num_classes, dtype)
+
+    def init(key: Array) -> Tree:
+        return initialise(module, key, jnp.zeros((1, SIDE, SIDE, channels)), None)
+
+    def apply(
+        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        del train  # no statistics of the batch in here
+        logits, features, maps = module.apply({"params": variables["params"]}, jnp.pad(x, border), dropout_key)
+        return logits, {"features": features, "maps": maps, "batch_stats": variables["batch_stats"]}
+
+    return Model(init, apply, pack=32)

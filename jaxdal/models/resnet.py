@@ -1,0 +1,90 @@
+"""Residual networks for small images (He et al. 2016), without a pool in the stem."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdal.models.layers import BatchNorm, Conv, Linear, initialise
+from jaxdal.types import Model, Tree
+
+Array = jax.Array
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    width: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
+        y = Conv(self.width, 3, self.stride, padding=1)(x)
+        y = nn.relu(BatchNorm()(y, train))
+        y = Conv(self.width, 3, padding=1)(y)
+        y = BatchNorm()(y, train)
+        if x.shape != y.shape:
+            x = Conv(self.width, 1, self.stride, padding=0)(x)
+            x = BatchNorm()(x, train)
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """A 3x3 stem, four stages of two blocks, an average pool and a linear head."""
+
+    widths: tuple[int, int, int, int]
+    num_classes: int
+    window_of_8x8: int  # how an 8x8 last map (64x64 images) is pooled; any other one is averaged whole
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array, Array, tuple[Array, ...]]:
+        """f32[B, H, W, C] -> logits f32[B, K], features f32[B, d], the stages' maps f32[B, h, w, width]."""
+        x = Conv(self.widths[0], 3, padding=1)(x.astype(self.dtype))
+        x = nn.relu(BatchNorm()(x, train))
+        maps = []
+        for stage, width in enumerate(self.widths):
+            x = Block(width, stride=1 if stage == 0 else 2)(x, train)
+            x = Block(width, stride=1)(x, train)
+            maps.append(x.astype(jnp.float32))
+        window = (self.window_of_8x8,) * 2 if x.shape[1:3] == (8, 8) else x.shape[1:3]
+        features = _average_pool(maps[-1], window).reshape(x.shape[0], -1)
+        return Linear(self.num_classes)(features), features, tuple(maps)
+
+
+def _average_pool(x: Array, window: tuple[int, ...]) -> Array:
+    """[B, H, W, C] -> [B, H / h, W / w, C], means over windows that do not overlap."""
+    batch, height, width, channels = x.shape
+    h, w = window
+    return x.reshape(batch, height // h, h, width // w, w, channels).mean((2, 4))
+
+
+def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> Model:
+    """The pure functions of a residual network, for images [H, W, C]."""
+
+    def init(key: Array) -> Tree:
+        return initialise(module, key, jnp.zeros((1, *image_shape)), False)
+
+    def apply(
+        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        del dropout_key  # the published networks have no active dropout
+        (logits, features, maps), updated = module.apply(variables, x, train, mutable=["batch_stats"])
+        # A packed convolution zeroes what is not finite in its input. The statistics of a diverged run still show it:
+        # let them reach its loss, so that it is noticed in the step in which it would be alone.
+        doubt = sum(jnp.sum(0 * s) for s in jax.tree.leaves(jax.lax.stop_gradient(updated)))
+        return logits + doubt, {"features": features, "maps": maps, "batch_stats": updated["batch_stats"]}
+
+    return Model(init, apply, pack)
+
+
+def resnet18_thin(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
+    """The narrow ResNet-18 behind the published numbers; d = 128, but 512 at 64x64 (pooled to 2x2 there)."""
+    return as_model(ResNet18((16, 32, 64, 128), num_classes, 4, dtype), image_shape, pack=5)
+
+
+def resnet18(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
+    """The standard ResNet-18 with the CIFAR stem (3x3, stride 1); d = 512."""
+    return as_model(ResNet18((64, 128, 256, 512), num_classes, 8, dtype), image_shape, pack=2)

@@ -1,0 +1,80 @@
+"""The only place that knows about runs-at-once and devices: the SPMD layer.
+
+Everything else is written for one run on one device. `Lanes.lift` turns such a function into one program for all runs
+of a pack: `jax.vmap` over the runs of a device (convolutions pack by their own batching rule, models/convolution.py),
+and `jax.shard_map` over the devices outside of it. A run that is alone splits its batches and its pool over all devices
+instead: the compiler partitions what follows from the constraint that `Lanes.split` puts on the rows.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdal.types import Array, Tree
+
+AXIS = "devices"
+
+
+def packs(runs: int, devices: int, most: int) -> list[range]:
+    """Cut `runs` into packs of one size, at most `most` runs per device; the last pack may have fewer."""
+    count = -(-runs // (devices * most))
+    size = -(-runs // count)
+    return [range(first, min(first + size, runs)) for first in range(0, runs, size)]
+
+
+class Lanes:
+    """How the runs of a pack lie on the devices: several are spread, each whole on one device; one is split over all.
+
+    `width` counts the lanes, one per run and as many idle ones as it takes to fill the last device or the last pack.
+    """
+
+    def __init__(self, runs: int, devices: Sequence[jax.Device]) -> None:
+        """Lay out packs of (at most) `runs` runs."""
+        self.alone = runs == 1
+        per_device = -(-runs // len(devices))
+        used = len(devices) if self.alone else -(-runs // per_device)
+        self.width = 1 if self.alone else used * per_device
+        self.mesh = Mesh(np.asarray(devices[:used]), (AXIS,), axis_types=(AxisType.Auto,))
+        self._splits = self.alone and used > 1
+        self._per_run = PartitionSpec() if self.alone else PartitionSpec(AXIS)
+
+    def lift(
+        self, f: Callable[..., Tree], roles: str, *, donate: tuple[int, ...] = (), rows: bool = False
+    ) -> Callable[..., Tree]:
+        """Return the compiled program that computes `f` for every lane.
+
+        roles: a letter per argument, "r" if each run has its own (leaves [width, ...]), "s" if all share it.
+        Results are [width, ...]. donate: numbers of the arguments whose memory may be reused. rows: `f` splits its
+        results itself; otherwise a run that has several devices gets them whole on each.
+        """
+        lifted = jax.vmap(f, in_axes=tuple(0 if role == "r" else None for role in roles))
+        if not self.alone and self.mesh.size > 1:
+            in_specs = tuple(self._per_run if role == "r" else PartitionSpec() for role in roles)
+            # The packing rule cannot say which mesh axes its results vary over, hence no check_vma.
+            lifted = jax.shard_map(lifted, mesh=self.mesh, in_specs=in_specs, out_specs=self._per_run, check_vma=False)
+        # Stated, since a result that is placed differently from call to call is compiled for again.
+        placed = {} if rows and self._splits else {"out_shardings": NamedSharding(self.mesh, self._per_run)}
+        return jax.jit(lifted, donate_argnums=donate, **placed)
+
+    def split(self, rows: Array, axis: int = 0) -> Array:
+        """Split an axis over the devices if a run has several to itself. For use inside a lifted function."""
+        if not self._splits:
+            return rows
+        spec = PartitionSpec(*[None] * axis, AXIS)
+        return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, spec))
+
+    def per_run(self, leaves: Tree) -> Tree:
+        """Put host arrays [runs, ...] on the devices: -> [width, ...]; idle lanes repeat the last run."""
+
+        def put(leaf: np.ndarray) -> Array:
+            idle = self.width - leaf.shape[0]
+            lanes = np.concatenate([leaf, np.repeat(leaf[-1:], idle, axis=0)]) if idle else leaf
+            return jax.device_put(lanes, NamedSharding(self.mesh, self._per_run))
+
+        return jax.tree.map(put, leaves)
+
+    def shared(self, leaves: Tree) -> Tree:
+        """Put host arrays that all runs share on every device."""
+        return jax.device_put(leaves, NamedSharding(self.mesh, PartitionSpec()))

@@ -1,0 +1,197 @@
+"""Tables and plots, from journals alone: `python -m jaxdal.report WORKDIR...`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+from jaxdal import journal
+from jaxdal.errors import InputError
+from jaxdal.journal import SECONDS, Group, Line
+
+if TYPE_CHECKING:  # slow to import, and only a plot needs it
+    from matplotlib.axes import Axes
+
+COLOUR = "#1f5fa8"
+
+
+class Row(NamedTuple):
+    """One round, over the seeds that finished it."""
+
+    round: int
+    labelled: int
+    runs: int
+    accuracy: float  # mean over seeds
+    deviation: float | None  # standard deviation over seeds (n - 1); None for one seed
+    accuracy_best: float | None  # mean over seeds; None where not evaluated
+    seconds: dict[str, float]  # mean over seeds of what each line says, which are those of its whole pack
+
+
+def summary(header: Line, groups: Sequence[Group]) -> list[Row]:
+    """One row per round that at least one seed finished."""
+    del header
+    rows = []
+    for group in groups:
+        lines = [line for line in group if "diverged" not in line]
+        if not lines:
+            continue
+        accuracies = [line["accuracy"] for line in lines]
+        best = [line["accuracy_best"] for line in lines if line.get("accuracy_best") is not None]
+        rows.append(
+            Row(
+                round=lines[0]["round"],
+                labelled=lines[0]["labelled"],
+                runs=len(lines),
+                accuracy=mean(accuracies),
+                deviation=stdev(accuracies) if len(lines) > 1 else None,
+                accuracy_best=mean(best) if len(best) == len(lines) else None,
+                seconds={key: mean(line.get("seconds", {}).get(key, 0.0) for line in lines) for key in SECONDS},
+            )
+        )
+    return rows
+
+
+def print_table(header: Line, groups: Sequence[Group], file: TextIO | None = None) -> None:
+    """Print the rounds of a journal: with colours and rules on a terminal, as plain aligned text elsewhere."""
+    file = sys.stdout if file is None else file
+    rows = summary(header, groups)
+    names = ["round", "labels", "accuracy", "s.d.", "best", *SECONDS]
+    cells = [_cells(row) for row in rows]
+    title, caption = _title(header), "\n".join(_remarks(header, groups))
+    if file.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold")
+        table.pad_edge = table.show_edge = False  # 80 columns suffice
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        for line in cells:
+            table.add_row(*line)
+        Console(file=file, markup=False, highlight=False).print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    lines = ["  ".join(map(str.rjust, line, widths)) for line in (names, *cells)]
+    print(title, *lines, caption, sep="\n", file=file)
+
+
+def plot(header: Line, groups: Sequence[Group], path: Path) -> None:
+    """Draw accuracy against the number of labels, with the spread over seeds, into a PNG of 1200 x 800 pixels."""
+    from matplotlib.figure import Figure  # without pyplot: no window system, nothing global
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(8, 16 / 3), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    axes = figure.add_subplot()
+    draw(axes, header, groups)
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)  # a viewer, or a kill, never meets half a picture
+
+
+def draw(axes: "Axes", header: Line, groups: Sequence[Group]) -> None:
+    """The same on given axes."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+
+    rows, pool = summary(header, groups), max(1, header["config"]["pool"])
+    axes.set_title(_title(header), fontsize=11, pad=10, wrap=True, parse_math=False)
+    axes.set_xlabel("labelled examples")
+    axes.set_ylabel("test accuracy")
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if not rows:
+        told = "every run diverged in round 0" if groups else "no finished round yet"
+        axes.text(0.5, 0.5, told, ha="center", va="center", transform=axes.transAxes, color="0.4")
+        axes.set(xticks=[], yticks=[])
+        return
+    _draw_curves(axes, rows, groups)
+    low, high = rows[0].labelled, rows[-1].labelled
+    margin = 0.04 * (high - low) or 0.5 * high
+    axes.set_xlim(max(0, low - margin), high + margin)
+    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    top = axes.secondary_xaxis("top", functions=(lambda count: count / pool, lambda share: share * pool))
+    top.xaxis.set_major_formatter(FuncFormatter(_percent))
+    top.set_xlabel("share of the pool", fontsize=9, color="0.3")
+    top.tick_params(labelsize=8, colors="0.3")
+    top.spines["top"].set_color("0.7")
+    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+
+
+def _draw_curves(axes: "Axes", rows: list[Row], groups: Sequence[Group]) -> None:
+    """Mean and spread, each seed faintly, and a cross where a seed diverged."""
+    labels = [row.labelled for row in rows]
+    means = [row.accuracy for row in rows]
+    curves: dict[int, list[tuple[int, float]]] = {}
+    for line in (line for group in groups for line in group if "diverged" not in line):
+        curves.setdefault(line["seed"], []).append((line["labelled"], line["accuracy"]))
+    name = "accuracy"
+    if len(curves) > 1:
+        name = f"mean of {len(curves)} seeds"
+        spread = [row.deviation or 0.0 for row in rows]
+        below, above = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
+        if len(rows) > 1:
+            axes.fill_between(labels, below, above, color=COLOUR, alpha=0.2, lw=0, label="± 1 standard deviation")
+        else:
+            axes.errorbar(labels, means, spread, color=COLOUR, alpha=0.5, capsize=6, label="± 1 standard deviation")
+        for number, curve in enumerate(curves.values()):
+            marker = "." if len(curve) == 1 else ""
+            axes.plot(*zip(*curve, strict=True), marker, color="0.65", lw=0.7, label="" if number else "each seed")
+    axes.plot(labels, means, color=COLOUR, marker="o", markersize=4.5, lw=1.8, label=name, zorder=3)
+    for seed, (round_, step) in journal.diverged(groups).items():
+        end = curves.get(seed, [])[-1:]  # nowhere, if it never finished a round: named in the legend all the same
+        told = f"seed {seed} diverged in round {round_}, step {step}"
+        x, y = [point[0] for point in end], [point[1] for point in end]
+        axes.plot(x, y, color="#c03030", marker="x", ls="", markersize=8, mew=2, label=told, zorder=4)
+
+
+def _percent(share: float, _position: int | None) -> str:
+    return f"{round(100 * share, 6):g}%"
+
+
+def _cells(row: Row) -> list[str]:
+    percents = (row.accuracy, row.deviation, row.accuracy_best)
+    told = ["-" if value is None else f"{100 * value:.2f}" for value in percents]
+    return [str(row.round), str(row.labelled), *told, *(f"{row.seconds[key]:.2f}" for key in SECONDS)]
+
+
+def _title(header: Line) -> str:
+    config = header["config"]
+    parts = [str(config[key]) for key in ("dataset", "strategy", "model", "trainer") if config.get(key)]
+    seeds = config["seeds"]
+    return " · ".join([*parts, f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"])
+
+
+def _remarks(header: Line, groups: Sequence[Group]) -> list[str]:
+    """What a reader of the table must know."""
+    at_once = sorted({line["runs_at_once"] for group in groups for line in group if "runs_at_once" in line})
+    together = f", of {' or '.join(map(str, at_once))} runs trained together" if at_once[-1:] > [1] else ""
+    told = [f"accuracy in % (mean and standard deviation over runs); times in seconds{together}"]
+    for seed, (round_, step) in journal.diverged(groups).items():
+        told.append(f"seed {seed} diverged in round {round_} at step {step}")
+    return told if groups else ["no finished round yet"]
+
+
+def main(folders: Sequence[str]) -> int:
+    """Print the table of each journal and draw FOLDER/accuracy.png; returns the exit code."""
+    if not folders:
+        print("usage: python -m jaxdal.report WORKDIR...", file=sys.stderr)
+        return 2
+    try:
+        for folder in folders:
+            header, groups = journal.read(Path(folder))
+            print_table(header, groups)
+            plot(header, groups, Path(folder) / "accuracy.png")
+            print(Path(folder) / "accuracy.png")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,143 @@
+"""What an experiment is: flags, presets and the data set's own row, resolved into plain numbers before anything runs."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdal import data, models, strategies, trainers
+from jaxdal.budgets import Budget, budget
+from jaxdal.calls import parse_call, unknown
+from jaxdal.errors import InputError
+from jaxdal.plan import steps_per_epoch
+from jaxdal.types import Dataset, Recipe, Strategy
+
+PRECISIONS = ("auto", "f32", "bf16")
+
+
+class Preset(NamedTuple):
+    """A protocol: what the paper's text leaves open."""
+
+    as_published: bool  # mirror images wherever the published runs did, or only where a mirror image keeps its label
+    clamp: float | None  # of every gradient element
+    standard_net: bool  # the standard ResNet-18 (64-512) in place of the published, thin one (16-128)
+
+
+PRESETS = {
+    "paper": Preset(as_published=True, clamp=0.1, standard_net=False),
+    "clean": Preset(as_published=False, clamp=None, standard_net=True),
+}
+
+
+class Settings(NamedTuple):
+    """All that decides the numbers of an experiment."""
+
+    dataset: str
+    strategy: str
+    trainer: str
+    model: str
+    preset: str
+    seeds: tuple[int, ...]
+    budget: Budget
+    recipe: Recipe
+    precision: str  # "f32" or "bf16", of the convolutions
+    flip: bool
+    crop: int  # pixels of padding
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    eval_every: int  # epochs; 0: after the last one only
+    pack: int  # most runs at once on a device
+    scoring_batch: int
+    pool: int
+    test: int
+    num_classes: int
+    fingerprint: str  # of the images and labels
+
+    @property
+    def steps(self) -> list[int]:
+        """Training steps of each round."""
+        recipe = self.recipe
+        return [recipe.epochs * steps_per_epoch(labels, recipe.batch) for labels in self.budget.labels]
+
+    def config(self) -> dict[str, Any]:
+        """Return the first line of the journal: two experiments with the same one are the same experiment."""
+        flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
+        return {key: value for key, value in flat.items() if key not in ("budget", "recipe")}
+
+
+def resolve(
+    dataset: str | Dataset, images: Dataset, strategy: str | Strategy, *, platform: str = "cpu",
+    trainer: str = "supervised", model: str | None = None, preset: str = "paper", seeds: Sequence[int] = (0,),
+    n_start: str | int | None = None, n_query: str | int | None = None, n_end: str | int | None = None,
+    epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
+    precision: str = "auto", pack: int = 0,
+) -> Settings:  # fmt: skip
+    """Settle every number; what is None comes from the preset and the data set.
+
+    Raises:
+        InputError: a name is unknown, or a number does not fit.
+    """
+    name = dataset if isinstance(dataset, str) else "arrays"
+    info = data.info(name, images)
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    rules = PRESETS[preset]
+    if isinstance(strategy, str):
+        strategies.build(strategy)
+        strategy_name = strategy
+    else:
+        strategy_name = f"custom {strategy.select.__module__}.{strategy.select.__qualname__}"
+    parse_call(trainer, trainers.TRAINERS, "trainer")
+    model = model or (info.model.removesuffix("_thin") if rules.standard_net else info.model)
+    net = models.build(model, images.train_x.shape[1:], images.num_classes)  # refuses unknown names and unfit shapes
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if precision == "auto":
+        # LeNet is bound by latency, not by arithmetic: nothing is gained there.
+        precision = "f32" if platform == "cpu" or model == "lenet" else "bf16"
+    _at_least("epochs", epochs, 1)
+    _at_least("batch", batch, 2)
+    _at_least("eval_every", eval_every, 0)
+    _at_least("pack", pack, 0)
+    if learning_rate is not None and not 0 < learning_rate < float("inf"):
+        raise InputError(f"--learning_rate={learning_rate} is not a positive number")
+    if pack == 0:
+        # On a CPU a block-diagonal convolution costs as many times more as there are runs; LeNet has none.
+        pack = 1 if platform == "cpu" and model != "lenet" else net.pack
+    pool = images.train_y.shape[0]
+    recipe = Recipe(
+        epochs=epochs or info.epochs, batch=batch or info.batch, learning_rate=learning_rate or info.learning_rate,
+        milestones=info.milestones, clamp=rules.clamp,
+    )  # fmt: skip
+    return Settings(
+        dataset=name, strategy=strategy_name, trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
+        budget=budget(n_start or info.n_start, n_query or info.n_query, n_end or info.n_end, pool), recipe=recipe,
+        precision=precision, flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
+        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack,
+        scoring_batch=info.eval_batch, pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes,
+        fingerprint=data.fingerprint(images),
+    )  # fmt: skip
+
+
+def default_workdir(settings: Settings) -> Path:
+    """Return a folder of its own for every configuration, so that the same command continues and another starts."""
+    digest = hashlib.sha256(json.dumps(settings.config(), sort_keys=True).encode()).hexdigest()[:8]
+    words = f"{Path(settings.dataset.replace(':', '-')).stem}-{settings.strategy}"
+    return Path("runs") / ("".join(c if c.isalnum() or c in "-_." else "_" for c in words) + f"-{digest}")
+
+
+def _at_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise InputError(f"--{flag}={value} is less than {least}")
+
+
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    if not seeds:
+        raise InputError("--seeds names no seed")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seeds: {seed} is not in 0..4294967295")
+        if list(seeds).count(seed) > 1:
+            raise InputError(f"--seeds: {seed} is there twice")
+    return tuple(seeds)

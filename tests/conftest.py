@@ -1,0 +1,38 @@
+"""Eight simulated devices, strict dtype promotion, warnings as errors (pyproject), one cache of compiled programs."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+# Before jax is imported anywhere: a flag of XLA that says how many devices a CPU pretends to be.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `import reference...`
+
+CACHE = Path(os.environ.get("JAXDAL_TEST_CACHE", Path(tempfile.gettempdir()) / f"jaxdal-tests-{os.getuid()}"))
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """A data set that is learnt in a few steps: each class a bright spot at its own place, with noise."""
+    from jaxdal import from_arrays
+
+    rng = np.random.default_rng(0)
+
+    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(size, dtype=np.int32) % 4
+        images = rng.integers(0, 60, (size, 8, 8, 1))
+        for label, (row, column) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
+            images[labels == label, row : row + 4, column : column + 4] += 120
+        return images.astype(np.uint8), labels
+
+    return from_arrays(*draw(200), *draw(80), num_classes=4)

@@ -1,0 +1,1 @@
+"""Slow, obvious numpy versions written from the papers. They never import jaxdal."""

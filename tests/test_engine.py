@@ -1,0 +1,133 @@
+"""The step, the two loops over steps, evaluation, and a run that diverges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from labs import bench, on_host
+
+from jaxdal import engine
+from jaxdal.types import Recipe
+
+
+def test_learning_rate_falls_to_a_tenth_at_each_milestone():
+    recipe = Recipe(epochs=150, batch=256, learning_rate=0.1, milestones=(8 / 15, 0.8))
+    epochs = jnp.asarray([0, 79, 80, 119, 120, 149])
+    rates = [float(engine.learning_rate(recipe, epoch)) for epoch in epochs]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+
+
+@pytest.mark.parametrize("clamp", [None, 0.1])
+def test_optimiser_is_sgd_with_momentum_decay_and_clamp(clamp):
+    """Against the formulas of methods 0.2 (torch's SGD): g = clip(g) + wd p; v = 0.9 v + g; p -= lr v."""
+    recipe = Recipe(epochs=1, batch=1, learning_rate=0.1, milestones=(), clamp=clamp)
+    rng = np.random.default_rng(0)
+    weights, velocity = rng.normal(size=5), np.zeros(5)
+    params, rule = jnp.asarray(weights, jnp.float32), engine.optimiser(recipe)
+    state = rule.init(params)
+    for _ in range(4):
+        gradient = rng.normal(size=5)
+        updates, state = rule.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = params - jnp.float32(0.1) * updates
+        clipped = gradient if clamp is None else np.clip(gradient, -clamp, clamp)
+        velocity = 0.9 * velocity + clipped + 5e-4 * weights
+        weights = weights - 0.1 * velocity
+    np.testing.assert_allclose(params, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_device_loop_equals_host_loop(blobs):
+    fast, slow = bench(blobs, [0, 1]), bench(blobs, [0, 1])
+    fast.lab.engine._device_loop = True
+    assert not slow.lab.engine._device_loop, "on a CPU the host calls step after step"
+    a, b = on_host(fast.train(8)), on_host(slow.train(8))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+
+
+def test_cutting_the_steps_elsewhere_changes_nothing(blobs):
+    one = bench(blobs, [0])
+    whole = on_host(one.train(6))
+    state = one.lab.engine.init(one.keys)
+    for first, until in [(0, 1), (1, 5), (5, 6)]:
+        state = one.lab.engine.advance(state, one.keys, one.known, one.lab.pool, 2, first, until)
+    jax.tree.map(np.testing.assert_array_equal, whole, on_host(state))
+
+
+@pytest.mark.parametrize("model", ["lenet", "resnet18_thin"])
+def test_packed_runs_equal_single_runs(blobs, model):
+    together = on_host(bench(blobs, [3, 5, 8], model=model).train(4))
+    for lane, seed in enumerate([3, 5, 8]):
+        alone = on_host(bench(blobs, [seed], model=model).train(4))
+        jax.tree.map(lambda x, y, i=lane: np.testing.assert_allclose(x[i], y[0], rtol=2e-4, atol=1e-5), together, alone)
+
+
+def test_a_pack_is_one_program_with_as_many_convolutions(blobs):
+    def convolutions(seeds: list[int]) -> list[str]:
+        one = bench(blobs, seeds, model="resnet18_thin")
+        state = one.lab.engine.init(one.keys)
+        order = one.lab.engine._batches(one.keys, one.known, np.int32(0))
+        scalar = np.int32(0)
+        lowered = one.lab.engine._one.lower(
+            state, one.keys, one.known, order, one.lab.pool, np.int32(2), scalar, scalar
+        )
+        return [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
+
+    single, packed = convolutions([0]), convolutions([0, 1, 2])
+    assert len(single) == len(packed) > 50  # 20 convolutions forward, as many weight and nearly as many input gradients
+    assert all("feature_group_count = 1 " in line and "batch_group_count = 1 " in line for line in packed)
+
+
+def test_seeds_differ_and_repeat(blobs):
+    kernels = on_host(bench(blobs, [0, 1]).train(2)).variables["params"]
+    again = on_host(bench(blobs, [0, 1]).train(2)).variables["params"]
+    jax.tree.map(np.testing.assert_array_equal, kernels, again)
+    assert all(np.any(leaf[0] != leaf[1]) for leaf in jax.tree.leaves(kernels))
+
+
+@pytest.mark.parametrize("model", ["lenet", "resnet18_thin"])
+def test_a_diverged_run_is_named_and_leaves_its_neighbours_alone(blobs, model):
+    def poison(state):
+        def spoil(leaf):
+            return leaf.at[1].set(jnp.full_like(leaf[1], jnp.nan))
+
+        variables = state.variables | {"params": jax.tree.map(spoil, state.variables["params"])}
+        return state._replace(variables=variables)
+
+    one = bench(blobs, [0, 1, 2], model=model)
+    healthy, poisoned = on_host(one.train(4)), on_host(one.train(4, change=poison))
+    assert healthy.diverged.tolist() == [0, 0, 0]
+    assert poisoned.diverged.tolist() == [0, 1, 0]
+    for lane in (0, 2):
+        jax.tree.map(
+            lambda x, y, i=lane: np.testing.assert_array_equal(x[i], y[i]), healthy.variables, poisoned.variables
+        )
+
+
+def test_weights_that_are_not_finite_count_as_diverged_though_the_loss_was(blobs):
+    one = bench(blobs, [0])
+    state = one.lab.engine.init(one.keys)
+    first = jax.tree.leaves(state.variables)[0]
+    variables = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf) if leaf is first else leaf, state.variables)
+    assert int(engine.check(state._replace(variables=variables), jnp.int32(7)).diverged[0]) == 7
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_evaluation_counts_every_test_image_once(blobs, devices):
+    one = bench(blobs, [0], devices=devices)
+    state = one.train(6)
+    logits, _ = _network(one).apply(
+        jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), state.variables),
+        _network(one).normalise(jnp.asarray(blobs.test_x)),
+    )
+    right = np.asarray(logits).argmax(-1) == blobs.test_y
+    for rows in (7, 80, 1000):
+        one.lab.engine._scoring_batch = rows
+        counted = np.asarray(bench(blobs, [0], devices=devices).lab.engine.evaluate(state.variables, one.lab.test))[0]
+        np.testing.assert_array_equal(counted, np.bincount(blobs.test_y[right], minlength=4))
+
+
+def _network(one):
+    from jaxdal import augment, models
+
+    rules = one.lab.settings
+    model = models.build(rules.model, (8, 8, 1), 4)
+    return augment.network(model, rules.mean, rules.std, crop=rules.crop, flip=rules.flip)

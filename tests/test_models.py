@@ -1,0 +1,251 @@
+"""Every model of the table against its contract, LeNet and BatchNorm against independent computations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdal.errors import InputError
+from jaxdal.models import MODELS, build
+from jaxdal.models.layers import BatchNorm
+from jaxdal.models.resnet import ResNet18, as_model
+
+SMALL = {"lenet": (8, 8, 1), "resnet18": (8, 8, 3), "resnet18_thin": (8, 8, 3)}
+
+
+def tiny(dtype=jnp.float32, side=16):
+    """The residual network at widths that compile and run quickly."""
+    return as_model(ResNet18((2, 3, 4, 5), 4, 4, dtype), (side, side, 3), pack=2)
+
+
+def images(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "parameters", "features", "maps"),
+    [
+        ("lenet", (28, 28, 1), 10, 21_840, 50, [(12, 12, 10), (4, 4, 20)]),
+        ("lenet", (8, 8, 1), 10, 21_840, 50, [(12, 12, 10), (4, 4, 20)]),
+        ("lenet", (28, 28, 3), 10, 22_340, 50, [(12, 12, 10), (4, 4, 20)]),
+        ("resnet18_thin", (32, 32, 3), 10, 701_466, 128, [(32, 32, 16), (16, 16, 32), (8, 8, 64), (4, 4, 128)]),
+        ("resnet18_thin", (64, 64, 3), 200, 802_776, 512, [(64, 64, 16), (32, 32, 32), (16, 16, 64), (8, 8, 128)]),
+        ("resnet18_thin", (28, 28, 1), 10, 701_178, 128, [(28, 28, 16), (14, 14, 32), (7, 7, 64), (4, 4, 128)]),
+        ("resnet18", (32, 32, 3), 10, 11_173_962, 512, [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]),
+        ("resnet18", (64, 64, 3), 10, 11_173_962, 512, [(64, 64, 64), (32, 32, 128), (16, 16, 256), (8, 8, 512)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_sizes(name, shape, classes, parameters, features, maps, dtype):
+    model = build(name, shape, classes, dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0))
+    assert set(variables) == {"params", "batch_stats"}
+    assert size(variables["params"]) == parameters
+    x, key = jax.ShapeDtypeStruct((5, *shape), jnp.float32), jax.random.key(1)
+    logits, taps = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, dropout_key=key), variables, x)
+    assert logits.shape == (5, classes)
+    assert taps["features"].shape == (5, features)
+    assert [m.shape for m in taps["maps"]] == [(5, *m) for m in maps]
+    assert jax.tree.map(lambda a: a.shape, taps["batch_stats"]) == jax.tree.map(
+        lambda a: a.shape, variables["batch_stats"]
+    )
+    assert {a.dtype for a in jax.tree.leaves((variables, logits, taps))} == {jnp.dtype("float32")}
+    assert model.pack > 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_initial_weights(name):
+    model = build(name, SMALL[name], 10)
+    init = jax.jit(model.init)
+    first, again, other = (init(jax.random.key(seed))["params"] for seed in (0, 0, 1))
+    leaves = zip(*map(jax.tree.leaves_with_path, (first, again, other)), strict=True)
+    for (path, a), (_, b), (_, c) in leaves:
+        np.testing.assert_array_equal(a, b)
+        constant = "BatchNorm" in jax.tree_util.keystr(path)
+        assert (a == c).all() == constant
+        if not constant and a.size > 500:  # U(-bound, bound) has the deviation bound / sqrt 3
+            bound = np.prod(a.shape[:-1]) ** -0.5
+            assert 0.98 * bound < jnp.abs(a).max() <= bound
+            np.testing.assert_allclose(a.std(), bound / 3**0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet18_thin"])
+def test_evaluation_treats_images_alone_and_changes_no_statistics(name):
+    model = build(name, SMALL[name], 10)
+    variables = jax.jit(model.init)(jax.random.key(0))
+    x = images(4, *SMALL[name])
+    apply = jax.jit(model.apply)
+    logits, taps = apply(variables, x)
+    alone, _ = apply(variables, x.at[1:].set(7.0))
+    np.testing.assert_allclose(logits[0], alone[0], rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, taps["batch_stats"], variables["batch_stats"])
+    head = [p for p in variables["params"].values() if p.get("bias", np.zeros(0)).shape == (10,) and "kernel" in p]
+    by_hand = [taps["features"] @ p["kernel"] + p["bias"] for p in head if p["kernel"].ndim == 2]
+    np.testing.assert_allclose(logits, by_hand[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_lenet_against_plain_convolutions():
+    """Net1 as it is published: convolution, pool, rectifier, with XLA's own convolution and pooling."""
+    model = build("lenet", (28, 28, 2), 7)
+    variables = jax.jit(model.init)(jax.random.key(3))
+    x = images(3, 28, 28, 2)
+    p = variables["params"]
+
+    def stage(x, layer):
+        y = jax.lax.conv_general_dilated(
+            x, layer["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        pooled = jax.lax.reduce_window(y + layer["bias"], -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return jax.nn.relu(pooled)
+
+    def expected(p, x):
+        first = stage(x, p["PooledConvolution_0"])
+        second = stage(first, p["PooledConvolution_1"])
+        features = jax.nn.relu(second.reshape(3, -1) @ p["Linear_0"]["kernel"] + p["Linear_0"]["bias"])
+        return features @ p["Linear_1"]["kernel"] + p["Linear_1"]["bias"], features, first, second
+
+    def actual(p, x):
+        logits, taps = model.apply({"params": p, "batch_stats": {}}, x)
+        return logits, taps["features"], *taps["maps"]
+
+    def gradients(function):
+        return jax.jit(jax.grad(lambda p, x: jnp.square(function(p, x)[0]).sum(), (0, 1)))(p, x)
+
+    for a, b in zip(actual(p, x), expected(p, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *map(gradients, (actual, expected))
+    )
+
+
+def test_dropout_is_on_if_and_only_if_a_key_is_given():
+    model = build("lenet", (28, 28, 1), 10)
+    variables = jax.jit(model.init)(jax.random.key(0))
+    x = images(64, 28, 28, 1)
+    apply = jax.jit(model.apply, static_argnames="train")
+    plain, plain_taps = apply(variables, x, train=True)
+    np.testing.assert_array_equal(plain, apply(variables, x)[0])
+    keys = jax.random.split(jax.random.key(1), 64)
+    draws = jax.jit(jax.vmap(lambda key: model.apply(variables, x, dropout_key=key)[0]))(keys)
+    np.testing.assert_allclose(apply(variables, x, dropout_key=keys[0])[0], draws[0], rtol=1e-5, atol=1e-6)
+    assert jnp.unique(draws[:, 0, 0]).size > 32
+    # Half of the channels are gone, for a whole image each: what is left of the features comes from doubled maps.
+    _, taps = apply(variables, x, dropout_key=jax.random.key(5))
+    np.testing.assert_array_equal(taps["maps"][1], plain_taps["maps"][1])
+    assert not np.allclose(taps["features"], plain_taps["features"])
+    # The last layer is linear: with features fixed, draws of the last dropout average to the plain logits.
+    np.testing.assert_allclose(draws.mean((0, 1)), plain.mean(0), atol=0.05)
+
+
+def test_residual_networks_have_no_dropout():
+    model = tiny()
+    variables = jax.jit(model.init)(jax.random.key(0))
+    x = images(2, 16, 16, 3)
+    apply = jax.jit(lambda x, **options: model.apply(variables, x, **options)[0])
+    np.testing.assert_array_equal(apply(x), apply(x, dropout_key=jax.random.key(1)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm(dtype):
+    module = BatchNorm()
+    x = (3 + 2 * images(4, 3, 5, 6)).astype(dtype)
+    params = {"scale": images(6, seed=1), "bias": images(6, seed=2)}
+    stats = {"mean": jnp.zeros(6), "var": jnp.ones(6)}
+    pixels = np.asarray(x, np.float64).reshape(-1, 6)
+    mean, var = np.zeros(6), np.ones(6)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    for _ in range(3):
+        y, updated = module.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
+        stats = updated["batch_stats"]
+        expected = (pixels - pixels.mean(0)) / np.sqrt(pixels.var(0) + 1e-5) * params["scale"] + params["bias"]
+        np.testing.assert_allclose(np.asarray(y, np.float32).reshape(-1, 6), expected, **tolerance)
+        mean, var = 0.9 * mean + 0.1 * pixels.mean(0), 0.9 * var + 0.1 * pixels.var(0, ddof=1)
+        np.testing.assert_allclose(stats["mean"], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stats["var"], var, rtol=1e-5)
+    assert y.dtype == dtype
+    assert {a.dtype for a in jax.tree.leaves(stats)} == {jnp.dtype("float32")}
+    y = module.apply({"params": params, "batch_stats": stats}, x, False)
+    expected = (pixels - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(np.asarray(y, np.float32).reshape(-1, 6), expected, **tolerance)
+
+
+def test_batch_norm_keeps_its_digits_far_from_zero_and_survives_one_pixel():
+    module = BatchNorm()
+    x = 1000 + images(64, 4, 4, 2)
+    stats = {"mean": jnp.full(2, 990.0), "var": jnp.ones(2)}
+    variables = {"params": {"scale": jnp.ones(2), "bias": jnp.zeros(2)}, "batch_stats": stats}
+    y, _ = module.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.std((0, 1, 2)), 1, atol=1e-3)
+    y, updated = module.apply(variables, x[:1, :1, :1], True, mutable=["batch_stats"])
+    assert np.isfinite(y).all()
+    assert np.isfinite(updated["batch_stats"]["var"]).all()
+
+
+def training_step(model):
+    """(variables, momentum, x, y, key) -> the same after one step of the paper's recipe, and the loss."""
+    optimiser = optax.chain(optax.clip(0.1), optax.add_decayed_weights(5e-4), optax.trace(0.9))
+
+    def step(variables, state, x, y, key):
+        def loss(params):
+            logits, taps = model.apply({**variables, "params": params}, x, train=True, dropout_key=key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), taps["batch_stats"]
+
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        direction, state = optimiser.update(gradient, state, variables["params"])
+        params = jax.tree.map(lambda p, d: p - jnp.float32(0.1) * d, variables["params"], direction)
+        return {"params": params, "batch_stats": stats}, state, value
+
+    return step, optimiser
+
+
+def pack_of(model, shape, runs=3, batch=8):
+    step, optimiser = training_step(model)
+    variables = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), runs))
+    state = jax.vmap(optimiser.init)(variables["params"])
+    x = images(runs, batch, *shape, seed=1)
+    y = jax.random.randint(jax.random.key(2), (runs, batch), 0, 4)
+    return step, (variables, state, x, y, jax.random.split(jax.random.key(3), runs))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", ["lenet", "tiny"])
+def test_a_vmapped_training_step_equals_single_runs(name, dtype):
+    model, shape = (tiny(dtype), (16, 16, 3)) if name == "tiny" else (build("lenet", (8, 8, 1), 4, dtype), (8, 8, 1))
+    with jax.numpy_dtype_promotion("strict"):
+        step, arguments = pack_of(model, shape)
+        packed = jax.jit(jax.vmap(step))(*arguments)
+        one = jax.jit(step)
+        runs = [one(*jax.tree.map(lambda a, r=r: a[r], arguments)) for r in range(3)]
+
+    def compare(a, *b):
+        assert a.dtype == jnp.float32
+        # XLA rounds to bfloat16 at places of its own choosing, and a unit of a few channels may well switch off.
+        np.testing.assert_allclose(a, jnp.stack(b), rtol=1e-5, atol=1e-5 if dtype == jnp.float32 else 0.25)
+
+    jax.tree.map(compare, packed, *runs)
+    np.testing.assert_allclose(packed[2], [run[2] for run in runs], rtol=1e-5 if dtype == jnp.float32 else 2e-2)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), packed[0]["params"], arguments[0]["params"])
+    assert all(jax.tree.leaves(moved))
+
+
+def test_a_diverged_run_shows_in_its_own_loss_only():
+    """NaN weights of the first layer: the packed layers above zero its activations, the loss must tell all the same."""
+    step, (variables, *rest) = pack_of(tiny(), (16, 16, 3))
+    packed = jax.jit(jax.vmap(step))
+    healthy = packed(variables, *rest)
+    params = {**variables["params"], "Conv_0": {"kernel": variables["params"]["Conv_0"]["kernel"].at[1].set(jnp.nan)}}
+    broken = packed({**variables, "params": params}, *rest)
+    assert np.isfinite(broken[2]).tolist() == [True, False, True]
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), broken, healthy)
+
+
+def test_unusable_requests():
+    with pytest.raises(InputError, match=r"did you mean 'resnet18_thin'.*lenet"):
+        build("resnet18-thin", (32, 32, 3), 10)
+    with pytest.raises(InputError, match="28x28, not 32x32"):
+        build("lenet", (32, 32, 1), 10)
