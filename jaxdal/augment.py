@@ -43,4 +43,4 @@ def network(model: Model, mean: Sequence[float], std: Sequence[float], *, crop: 
     def augment(key: Array, x: Array) -> Array:
         return normalise(jax.vmap(augment_one)(jax.random.split(key, x.shape[0]), x), mean, std)
 
-    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std))
+    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head)

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -14,7 +15,8 @@ T = TypeVar("T")
 def unknown(what: str, name: str, names: Iterable[str]) -> InputError:
     """Return the error for a name that is in no table, with the nearest that is."""
     known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    spelt = re.sub(r"[^0-9a-z]+", "_", name.lower())
+    near = difflib.get_close_matches(spelt, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(f"unknown {what} {name!r}: {hint}there are {', '.join(known)}")
 
@@ -27,7 +29,7 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested beyond reason
         node = None
     arguments: list[Any] = []
     options: dict[str, Any] = {}
@@ -35,10 +37,14 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T
         try:
             arguments = [ast.literal_eval(argument) for argument in node.args]
             options = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
-        except ValueError:
+        except (ValueError, TypeError, RecursionError):
             raise InputError(f"the options of {what} {text!r} must be plain numbers, texts, tuples or lists") from None
+        if len(options) < len(node.keywords):
+            raise InputError(f"{what} {text!r} gives an option twice")
         node = node.func
     if not isinstance(node, ast.Name):
+        if "(" not in text:
+            raise unknown(what, text.strip(), table)
         raise InputError(f"{what} {text!r} is neither a name nor a call such as name(option=1)")
     if node.id not in table:
         raise unknown(what, node.id, table)

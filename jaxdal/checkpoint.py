@@ -3,6 +3,9 @@
 The journal, not these files, says which rounds are complete.
 """
 
+import contextlib
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +15,12 @@ import jax
 import numpy as np
 
 from jaxdal import cost
+from jaxdal.errors import InputError
 from jaxdal.types import Tree
 
 
 def save(path: Path, tree: Tree) -> None:
-    """Write a tree of dicts of arrays so that it is there whole or not at all, replacing what was there."""
+    """Write a tree of dicts of arrays, after deleting what was there; the folder gets its name when it is whole."""
     import orbax.checkpoint as ocp  # here, because most commands write no weights
 
     with ocp.StandardCheckpointer() as checkpointer:
@@ -24,16 +28,20 @@ def save(path: Path, tree: Tree) -> None:
 
 
 def load(path: Path) -> Tree:
-    """Read what `save` wrote, as NumPy arrays."""
+    """Read what `save` wrote, as NumPy arrays.
+
+    Raises:
+        InputError: there is nothing, or a part is missing.
+    """
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _metadata(checkpointer, path))
-        return checkpointer.restore(path.absolute(), shapes)
-
-
-def _metadata(checkpointer: Any, path: Path) -> Tree:
-    return checkpointer.metadata(path.absolute()).item_metadata.tree
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            shapes = checkpointer.metadata(path.absolute()).item_metadata.tree
+            shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            return checkpointer.restore(path.absolute(), shapes)
+    except Exception as error:  # whatever Orbax and TensorStore stumble over, be it None
+        raise InputError(f"{path} is not a whole checkpoint") from error
 
 
 def weights_path(workdir: Path, seed: int, round_: int) -> Path:
@@ -53,20 +61,25 @@ class Interrupted(NamedTuple):
 class InsideRound:
     """Keeps the newest state of each pack of the running round, at most every `every` seconds."""
 
-    def __init__(self, workdir: Path, every: float) -> None:
+    def __init__(self, workdir: Path, every: float, config: dict[str, Any]) -> None:
+        """config: of the journal; what a deleted journal of another one has left behind is not taken up."""
         self._folder, self._every, self._saved = workdir / "inside_round", every, cost.now()
+        self._digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
 
-    def restore(self, round_: int, seeds: Sequence[int]) -> Interrupted | None:
-        """Return the state of the pack of these seeds in this round, if it was kept and is readable."""
-        path = self._path(seeds)
-        if not path.is_dir():
-            return None
-        tree = load(path)
-        if int(tree["round"]) != round_ or tree["seeds"].tolist() != list(seeds):
-            return None
-        seconds = {stage: float(value) for stage, value in tree["seconds"].items()}
-        leaves = [tree["leaves"][name] for name in sorted(tree["leaves"])]
-        return Interrupted(leaves, int(tree["done"]), seconds, tree["best"])
+    def restore(self, round_: int, seeds: Sequence[int], state: Tree) -> Interrupted | None:
+        """Return the newest readable state of the pack of these seeds in this round. state: a fresh one."""
+        shapes = [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(state)]
+        for path in sorted(self._path(seeds).glob("step_" + "[0-9]" * 8), reverse=True):
+            with contextlib.suppress(InputError):
+                tree = load(path)
+                leaves = [tree["leaves"][name] for name in sorted(tree["leaves"])]
+                if int(tree["round"]) != round_ or tree["seeds"].tolist() != list(seeds):
+                    continue
+                if [(leaf.shape[1:], leaf.dtype) for leaf in leaves] != shapes:  # of another version of a library
+                    continue
+                seconds = {stage: float(value) for stage, value in tree["seconds"].items()}
+                return Interrupted(leaves, int(tree["done"]), seconds, tree["best"])
+        return None
 
     def offer(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
               best: np.ndarray) -> None:  # fmt: skip
@@ -78,7 +91,11 @@ class InsideRound:
             "round": np.asarray(round_), "seeds": np.asarray(seeds), "done": np.asarray(done), "best": best,
             "seconds": {stage: np.asarray(value) for stage, value in seconds.items()}, "leaves": leaves,
         }  # fmt: skip
-        save(self._path(seeds), tree)
+        newest = self._path(seeds) / f"step_{done:08}"
+        save(newest, tree)
+        for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before
+            if path != newest:
+                shutil.rmtree(path)
         self._saved = cost.now()
 
     def clear(self) -> None:
@@ -87,4 +104,4 @@ class InsideRound:
             shutil.rmtree(self._folder)
 
     def _path(self, seeds: Sequence[int]) -> Path:
-        return self._folder / f"pack_of_seed_{seeds[0]}"
+        return self._folder / f"{self._digest}_pack_of_seed_{seeds[0]}"

@@ -22,10 +22,10 @@ def wait(tree: Tree) -> Tree:
     return jax.block_until_ready(tree)
 
 
-def _heard(event: str, seconds: float, **_: object) -> None:
+def _heard(event: str, duration_secs: float, **_: str | int) -> None:
     if event.startswith(_COMPILING):
         end = now()
-        _intervals.append((end - seconds, end))
+        _intervals.append((end - duration_secs, end))
 
 
 def _listen() -> None:

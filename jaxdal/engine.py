@@ -1,6 +1,5 @@
 """Training and evaluation: one step, one loop over steps. Written for one run, lifted by parallel.py."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,7 +10,7 @@ import optax
 from jaxdal import plan
 from jaxdal.keys import Keys
 from jaxdal.parallel import Lanes
-from jaxdal.types import Array, Batch, Network, Pool, Recipe, Test, Trainer, TrainState, Tree
+from jaxdal.types import Array, Batch, Network, Pool, Recipe, TestSet, Trainer, TrainState, Tree
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
@@ -61,24 +60,18 @@ def check(state: TrainState, step: Array) -> TrainState:
     return state._replace(diverged=jnp.where((state.diverged == 0) & ~finite, step, state.diverged))
 
 
-def count_correct(
-    network: Network, split: Callable[[Array], Array], rows: int, variables: Tree, test: Test, counts: Array,
-    first: Array,
-) -> Array:  # fmt: skip
-    """Add one chunk of the test set to the right answers per class. counts: i32[K], first: i32[] -> i32[K]."""
-    row = split(first + jnp.arange(rows, dtype=jnp.int32))
+def is_right(network: Network, row: Array, variables: Tree, test: TestSet) -> Array:
+    """Tell which test images are classified rightly. row: i32[B], those beyond the last image are not -> bool[B]."""
     image = jnp.minimum(row, test.y.shape[0] - 1)
     logits, _ = network.apply(variables, network.normalise(test.x[image]))
-    truth = test.y[image]
-    right = (jnp.argmax(logits, axis=-1).astype(jnp.int32) == truth) & (row < test.y.shape[0])
-    return counts.at[truth].add(right.astype(jnp.int32))
+    return (jnp.argmax(logits, axis=-1).astype(jnp.int32) == test.y[image]) & (row < test.y.shape[0])
 
 
 class Engine:
     """The compiled programs that train and evaluate a pack of runs: made once, used in every round.
 
-    device_loop: many steps as one program (accelerators), or the host calls step after step (a CPU, where XLA runs
-    convolutions inside loops about 10x slower than outside, jax-ml/jax#12868). The same numbers come from both.
+    device_loop: many steps as one program, or the host calls step after step (convolutional networks on a CPU, where XLA
+    runs convolutions inside loops about 10x slower than outside, jax-ml/jax#12868). The same numbers come from both.
     """
 
     def __init__(
@@ -88,7 +81,7 @@ class Engine:
         """labels: least and most labelled images of any round. chunk: the most steps of one `advance`."""
         self.chunk = chunk
         self._lanes, self._device_loop = lanes, device_loop
-        self._num_classes, self._scoring_batch = num_classes, scoring_batch
+        self._num_classes, self._rows = num_classes, lanes.whole_shares(scoring_batch)
 
         def batches(keys: Keys, known: Array, first: Array) -> Array:
             least, most = labels
@@ -113,12 +106,17 @@ class Engine:
 
             return jax.lax.fori_loop(jnp.int32(0), count, body, state)
 
+        def count(variables: Tree, test: TestSet, counts: Array, first: Array) -> Array:
+            row = first + jnp.arange(self._rows, dtype=jnp.int32)
+            right = lanes.over_rows(partial(is_right, network))(row, variables, test)
+            return counts.at[test.y[jnp.minimum(row, test.y.shape[0] - 1)]].add(right.astype(jnp.int32))
+
         self.init = lanes.lift(partial(init, network, recipe), "r")  # Keys -> TrainState
         self._batches = lanes.lift(batches, "rrs")
         self._one = lanes.lift(one, "rrrrssss", donate=(0,))
         self._many = lanes.lift(many, "rrrrssss", donate=(0,))
         self._check = lanes.lift(check, "rs", donate=(0,))
-        self._count = lanes.lift(partial(count_correct, network, lanes.split, scoring_batch), "rsrs", donate=(2,))
+        self._count = lanes.lift(count, "rsrs", donate=(2,))
 
     def advance(
         self, state: TrainState, keys: Keys, known: Array, pool: Pool, per_epoch: int, first: int, until: int
@@ -133,9 +131,9 @@ class Engine:
                 state = self._one(state, *fixed, np.int32(place))
         return self._check(state, np.int32(until))
 
-    def evaluate(self, variables: Tree, test: Test) -> Array:
+    def evaluate(self, variables: Tree, test: TestSet) -> Array:
         """Count the right answers on the test set per class: -> i32[R, K]."""
         counts = self._lanes.per_run(np.zeros((self._lanes.width, self._num_classes), np.int32))
-        for first in range(0, test.y.shape[0], self._scoring_batch):
+        for first in range(0, test.y.shape[0], self._rows):
             counts = self._count(variables, test, counts, np.int32(first))
         return counts

@@ -14,7 +14,7 @@ from jaxdal.parallel import Lanes, packs
 from jaxdal.settings import Settings
 from jaxdal.signals import Gather
 from jaxdal.trainers import TRAINERS
-from jaxdal.types import Array, Pool, Strategy, Test, Tree
+from jaxdal.types import Array, Pool, Strategy, TestSet, Tree
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 CHUNK = {"cpu": 32}  # steps between two reports of progress
@@ -33,8 +33,8 @@ class Lab:
         self.settings = settings
         self.packs = packs(len(settings.seeds), len(devices), settings.pack)
         self.lanes = Lanes(len(self.packs[0]), devices)
-        self.pool: Pool = self.lanes.shared(Pool(pool_x))
-        self.test: Test = self.lanes.shared(Test(*test))
+        self.pool = Pool(self.lanes.shared(pool_x))
+        self.test = TestSet(*self.lanes.shared(test))
         self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
         model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, DTYPES[settings.precision])
         network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
@@ -42,7 +42,7 @@ class Lab:
         self.engine = Engine(
             self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
             labels=(budget.labels[0], budget.labels[-1]), scoring_batch=settings.scoring_batch,
-            device_loop=platform != "cpu", chunk=CHUNK.get(platform, LONG_CHUNK),
+            device_loop=platform != "cpu" or model.cpu_loop, chunk=CHUNK.get(platform, LONG_CHUNK),
         )  # fmt: skip
         self.gather = Gather(self.lanes, network, strategy.needs, self.pool, settings.scoring_batch)
 

@@ -11,6 +11,7 @@ from jaxdal import checkpoint, data, environment, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.cost import Clock, wait
 from jaxdal.data import Oracle
+from jaxdal.errors import InputError
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.keys import Keys
 from jaxdal.lab import Lab
@@ -52,6 +53,8 @@ def run(
     Raises:
         InputError: something does not fit; nothing was overwritten.
     """
+    if not checkpoint_seconds >= 0:
+        raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
     images = data.load(dataset, data_dir) if isinstance(dataset, str) else dataset
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
@@ -65,7 +68,7 @@ def run(
             return Result(folder, journal.header, journal.groups)
         pool_x, oracle, test = data.split(images)
         lab = Lab(rules, pool_x, test, chosen, devices)
-        inside = InsideRound(folder, checkpoint_seconds)
+        inside = InsideRound(folder, checkpoint_seconds, rules.config())
         runs = [Run(seed, oracle, chosen.memory(rules.pool)) for seed in rules.seeds]
         recall(runs, lab, journal, folder)
         with Progress(
@@ -153,10 +156,9 @@ def train(
 
     with clock.charge("train"):
         state = wait(engine.init(keys))
-    kept = inside.restore(round_, names)
+    kept = inside.restore(round_, names, state)
     if kept is not None:
-        leaves = [lab.lanes.per_run(leaf) for leaf in kept.leaves]
-        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        state = jax.tree.unflatten(jax.tree.structure(state), lab.lanes.per_run(kept.leaves))
         done, best, clock.seconds = kept.done, kept.best, kept.seconds
         progress.advance(done * len(runs))
     while done < total and not np.all(np.asarray(state.diverged)):
@@ -197,8 +199,8 @@ def recall(runs: list[Run], lab: Lab, journal: Journal, folder: Path) -> None:
     if journal.groups and jax.tree.leaves(runs[0].memory):
         arrays = load_memory(folder, len(journal.groups) - 1)
         for run in runs:
-            leaves, structure = jax.tree.flatten(run.memory)
-            run.memory = structure.unflatten([arrays[f"seed_{run.seed}_{place}"] for place in range(len(leaves))])
+            leaves = [arrays[f"seed_{run.seed}_{place}"] for place in range(len(jax.tree.leaves(run.memory)))]
+            run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)
 
 
 def remember(runs: list[Run], round_: int, folder: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 
@@ -75,16 +75,22 @@ def main(argv: Sequence[str]) -> int:
     stopped = diverged(result.groups)
     if stopped:
         runs = ", ".join(f"seed {seed} in round {round_} at step {step}" for seed, (round_, step) in stopped.items())
-        return _fail(f"the loss was not finite: {runs}; the other runs are complete")
+        others = "; the other runs are complete" if len(stopped) < len(seeds) else ""
+        return _fail(f"the loss was not finite: {runs}{others}")
     return 0
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     app.define_help_flags()
     try:
-        return FLAGS(argv)
+        rest = FLAGS(argv)
     except flags.Error as error:
         sys.exit(_fail(error))
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(
+            logging.WARNING
+        )  # or app.run makes it INFO, and JAX reports every backend it did not find
+    return rest
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class Lanes:
             # The packing rule cannot say which mesh axes its results vary over, hence no check_vma.
             lifted = jax.shard_map(lifted, mesh=self.mesh, in_specs=in_specs, out_specs=self._per_run, check_vma=False)
         # Stated, since a result that is placed differently from call to call is compiled for again.
-        placed = {} if rows and self._splits else {"out_shardings": NamedSharding(self.mesh, self._per_run)}
-        return jax.jit(lifted, donate_argnums=donate, **placed)
+        placed = None if rows and self._splits else NamedSharding(self.mesh, self._per_run)
+        return jax.jit(lifted, donate_argnums=donate, out_shardings=placed)
 
     def split(self, rows: Array, axis: int = 0) -> Array:
         """Split an axis over the devices if a run has several to itself. For use inside a lifted function."""
@@ -64,6 +64,28 @@ class Lanes:
             return rows
         spec = PartitionSpec(*[None] * axis, AXIS)
         return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, spec))
+
+    def over_rows(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
+        """Return `f`, with its rows split over the devices if a run has several to itself.
+
+        f(rows: [n], *whole) -> leaves [n, ...] must compute each row by itself; n comes from `whole_shares`. Unlike
+        `split`, which leaves it to the compiler how far a split goes, this holds for whatever `f` does.
+        """
+        if not self._splits:
+            return f
+
+        def split(rows: Array, *whole: Tree) -> Tree:
+            over_devices = PartitionSpec(AXIS)
+            in_specs = (over_devices, *[PartitionSpec()] * len(whole))
+            shares = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=over_devices, check_vma=False)
+            return shares(rows, *whole)
+
+        return split
+
+    def whole_shares(self, rows: int) -> int:
+        """Round a number of rows up, so that every device that shares a run gets equally many."""
+        share = self.mesh.size if self._splits else 1
+        return -(-rows // share) * share
 
     def per_run(self, leaves: Tree) -> Tree:
         """Put host arrays [runs, ...] on the devices: -> [width, ...]; idle lanes repeat the last run."""

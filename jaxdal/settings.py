@@ -1,7 +1,8 @@
-"""What an experiment is: flags, presets and the data set's own row, resolved into plain numbers before anything runs."""
+"""What an experiment is: flags, presets and the data set's row, resolved into plain numbers before anything runs."""
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,17 +107,25 @@ def resolve(
         # On a CPU a block-diagonal convolution costs as many times more as there are runs; LeNet has none.
         pack = 1 if platform == "cpu" and model != "lenet" else net.pack
     pool = images.train_y.shape[0]
+    labels = budget(
+        info.n_start if n_start is None else n_start, info.n_query if n_query is None else n_query,
+        info.n_end if n_end is None else n_end, pool,
+    )  # fmt: skip
+    rate = info.learning_rate
+    if batch is None:
+        batch = info.batch
+        while name not in data.TABLE and batch > 16 and labels.n_start < 4 * batch:
+            batch, rate = batch // 2, rate / math.sqrt(2)  # own images: several steps an epoch, however few the labels
     recipe = Recipe(
-        epochs=epochs or info.epochs, batch=batch or info.batch, learning_rate=learning_rate or info.learning_rate,
+        epochs=epochs or info.epochs, batch=batch, learning_rate=rate if learning_rate is None else learning_rate,
         milestones=info.milestones, clamp=rules.clamp,
     )  # fmt: skip
     return Settings(
         dataset=name, strategy=strategy_name, trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
-        budget=budget(n_start or info.n_start, n_query or info.n_query, n_end or info.n_end, pool), recipe=recipe,
-        precision=precision, flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
-        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack,
-        scoring_batch=info.eval_batch, pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes,
-        fingerprint=data.fingerprint(images),
+        budget=labels, recipe=recipe, precision=precision,
+        flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
+        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack, scoring_batch=info.eval_batch,
+        pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes, fingerprint=data.fingerprint(images),
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class Gather:
     def __init__(self, lanes: Lanes, network: Network, needs: tuple[Signal, ...], pool: Pool, batch: int) -> None:
         """batch: images per forward pass; it changes no result."""
         size = pool.x.shape[0]
-        batch = min(batch, size)
+        batch = lanes.whole_shares(min(batch, size))
         self._needs = needs
         self._chunks = -(-size // batch)
 
@@ -57,14 +57,17 @@ class Gather:
                 for signal, key in zip(needs, keys_of(keys), strict=True)
             )
 
-        def values(keys: Keys, variables: Tree, aux: tuple[Tree, ...], pool: Pool, chunk: Array) -> tuple[Array, ...]:
-            row = lanes.split(jnp.minimum(chunk * batch + jnp.arange(batch, dtype=jnp.int32), size - 1))
+        def of_rows(row: Array, keys: Keys, variables: Tree, aux: tuple[Tree, ...], pool: Pool) -> tuple[Array, ...]:
             x = pool.x[row]
             result = []
             for signal, key, prepared in zip(needs, keys_of(keys), aux, strict=True):
                 row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row)
-                result.append(lanes.split(signal.per_batch(row_keys, network, variables, prepared, x)))
+                result.append(signal.per_batch(row_keys, network, variables, prepared, x))
             return tuple(result)
+
+        def values(keys: Keys, variables: Tree, aux: tuple[Tree, ...], pool: Pool, chunk: Array) -> tuple[Array, ...]:
+            row = jnp.minimum(chunk * batch + jnp.arange(batch, dtype=jnp.int32), size - 1)
+            return lanes.over_rows(of_rows)(row, keys, variables, aux, pool)
 
         def empty(keys: Keys, variables: Tree, aux: tuple[Tree, ...], pool: Pool) -> tuple[Array, ...]:
             shapes = jax.eval_shape(values, keys, variables, aux, pool, jnp.int32(0))

@@ -14,7 +14,7 @@ Tree = Any  # a pytree of arrays
 
 
 class Dataset(NamedTuple):
-    """A whole labelled data set on the host; `data.split` parts it into Pool, Oracle and Test."""
+    """A whole labelled data set on the host; `data.split` parts it into pool, oracle and test set."""
 
     train_x: np.ndarray  # u8[N, H, W, C]
     train_y: np.ndarray  # i32[N]
@@ -31,10 +31,9 @@ class Pool(NamedTuple):
     x: Array  # u8[N, H, W, C]
 
 
-class Test(NamedTuple):
-    """The test set; only `engine.evaluate` receives it."""
+class TestSet(NamedTuple):
+    """The test set; only `Engine.evaluate` receives it."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
     x: Array  # u8[M, H, W, C]
     y: Array  # i32[M]
 
@@ -51,6 +50,9 @@ class Model(NamedTuple):
     init: Callable[[Array], Tree]
     apply: Callable[..., tuple[Array, dict[str, Any]]]
     pack: int  # runs that one accelerator trains at once with profit
+    cpu_loop: bool = False  # as fast inside a compiled loop on a CPU: no convolution of XLA's in it
+    # (variables, taps of `apply`, keys: key[B]) -> logits f32[B, K], with a fresh dropout mask from each example's key
+    stochastic_head: Callable[..., Array] | None = None
 
 
 class Network(NamedTuple):
@@ -60,6 +62,7 @@ class Network(NamedTuple):
     apply: Callable[..., tuple[Array, dict[str, Any]]]  # as Model.apply
     augment: Callable[[Array, Array], Array]  # (key, u8[B, H, W, C]) -> f32[B, H, W, C], normalised
     normalise: Callable[[Array], Array]  # u8[B, H, W, C] -> f32[B, H, W, C]
+    stochastic_head: Callable[..., Array] | None = None  # as Model.stochastic_head
 
 
 class Batch(NamedTuple):

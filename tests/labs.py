@@ -6,18 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import settings, strategies
+from jaxdal import augment, models, settings, strategies
 from jaxdal.data import split
 from jaxdal.lab import Lab
-from jaxdal.types import Dataset, Strategy, TrainState
+from jaxdal.types import Dataset, Network, Strategy, TrainState
 
 SMALL = {"n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16}
 
 
 class Bench(NamedTuple):
-    """A lab, the keys of its first round and what its runs know there."""
+    """A lab, the keys of its first round, what its runs know there, and the network by itself."""
 
     lab: Lab
+    network: Network
     keys: Any
     known: jax.Array
 
@@ -42,7 +43,9 @@ def bench(
     lab = Lab(rules, pool_x, test, chosen, jax.devices()[:devices])
     keys = lab.keys(lab.lanes.per_run(np.asarray(seeds, np.uint32)), np.int32(0))
     known = oracle.reveal(np.full(len(oracle), -1, np.int32), np.arange(40))
-    return Bench(lab, keys, lab.lanes.per_run(np.stack([known] * len(seeds))))
+    model = models.build(rules.model, pool_x.shape[1:], rules.num_classes)
+    network = augment.network(model, rules.mean, rules.std, crop=rules.crop, flip=rules.flip)
+    return Bench(lab, network, keys, lab.lanes.per_run(np.stack([known] * len(seeds))))
 
 
 def on_host(tree: Any) -> Any:

@@ -90,7 +90,11 @@ def test_the_order_does_not_depend_on_where_it_is_cut(labelled, steps):
 
 @pytest.mark.parametrize("labelled", [5, 15, 24])
 def test_the_order_does_not_depend_on_the_bounds(labelled):
-    np.testing.assert_array_equal(batches(labelled, 3, least=1, most=POOL), batches(labelled, 3))
+    whole = batches(labelled)
+    np.testing.assert_array_equal(batches(labelled, least=1, most=POOL), whole)
+    for first in range(6):  # bounds as narrow as can be, and cuts that touch as many epochs as can be
+        tight = batches(labelled, first, steps=5, least=labelled, most=labelled)
+        np.testing.assert_array_equal(tight, whole[first : first + 5])
 
 
 @pytest.mark.parametrize("labelled", [5, 24])

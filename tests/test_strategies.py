@@ -340,6 +340,14 @@ def test_the_contract_refuses(refused_by, strategy):
         refused_by(strategy=strategy)
 
 
+def test_signals_are_what_the_network_says():
+    needs = (signals.probs, signals.logits, signals.features)
+    probs, logits, features = look(Strategy(needs, lambda *_: None), scene(), jax.random.key(0))
+    np.testing.assert_allclose(probs, reference.softmax(scene().logits), rtol=1e-5)
+    np.testing.assert_array_equal(logits, scene().logits)
+    np.testing.assert_array_equal(features, scene().features)
+
+
 def test_a_signal_that_cannot_be_made_here_says_so():
     asks = signals.Signal("gradients", lambda keys, network, variables, aux, x: variables["params"]["kernel"])
     with pytest.raises(NotImplementedError, match="has not what signal 'gradients' asks for: teach it"):

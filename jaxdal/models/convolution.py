@@ -29,11 +29,12 @@ class _Geometry(NamedTuple):
 
 def conv2d(x: Array, w: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
     """x: [B, H, W, C], w: [kh, kw, C, O] -> [B, H', W', O]; an int pads every border by as much, as torch does."""
+    image, kernel = (x.shape[1], x.shape[2]), (w.shape[0], w.shape[1])
     if isinstance(padding, str):
-        pairs = tuple(map(tuple, jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), padding)))
+        pairs = tuple((low, high) for low, high in jax.lax.padtype_to_pads(image, kernel, (stride, stride), padding))
     else:
-        pairs = ((padding, padding),) * 2
-    return _conv2d(x, w, _Geometry(x.shape[1:3], w.shape[:2], stride, pairs))
+        pairs = ((padding, padding), (padding, padding))
+    return _conv2d(x, w, _Geometry(image, kernel, stride, pairs))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

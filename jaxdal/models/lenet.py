@@ -41,8 +41,29 @@ class PooledConvolution(nn.Module):
         matrix = jnp.stack(shifts).astype(self.dtype).reshape(4, 3, 2, 3, 2, channels, self.width)
         matrix = matrix.transpose(0, 6, 1, 3, 2, 4, 5).reshape(4 * self.width, -1)
         product = jnp.matmul(matrix, patches.reshape(-1, h * w * batch), preferred_element_type=jnp.float32)
-        pooled = product.reshape(4, self.width, h, w, batch).max(0)
+        pooled = _largest(product.reshape(4, self.width, h, w, batch))
         return nn.relu(pooled + bias[:, None, None, None])
+
+
+@jax.custom_vjp
+def _largest(x: Array) -> Array:
+    """[n, ...] -> [...], the maximum over the first axis; the first of equals takes the gradient, as in torch.
+
+    JAX's own gradient shares it among equals, which doubles the time of a step on some versions of XLA:CPU.
+    """
+    return x.max(0)
+
+
+def _largest_fwd(x: Array) -> tuple[Array, Array]:
+    return x.max(0), x
+
+
+def _largest_bwd(x: Array, dy: Array) -> tuple[Array]:
+    place = jnp.arange(len(x)).reshape(-1, *[1] * dy.ndim)
+    return (jnp.where(place == x.argmax(0), dy, jnp.zeros((), dy.dtype)),)
+
+
+_largest.defvjp(_largest_fwd, _largest_bwd)
 
 
 class LeNet(nn.Module):
@@ -81,7 +102,8 @@ def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.
     height, width, channels = image_shape
     if max(height, width) > SIDE:
         raise InputError(f"lenet takes images up to {SIDE}x{SIDE}, not {height}x{width}; try --model=resnet18_thin")
-    border = [(0, 0), *((n // 2, n - n // 2) for n in (SIDE - height, SIDE - width)), (0, 0)]
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    border = ((0, 0), (top, SIDE - height - top), (left, SIDE - width - left), (0, 0))
     module = LeNet(num_classes, dtype)
 
     def init(key: Array) -> Tree:
@@ -91,7 +113,23 @@ def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.
         variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None
     ) -> tuple[Array, dict[str, Any]]:
         del train  # no statistics of the batch in here
-        logits, features, maps = module.apply({"params": variables["params"]}, jnp.pad(x, border), dropout_key)
+        output: Any = module.apply({"params": variables["params"]}, jnp.pad(x, border), dropout_key)
+        logits, features, maps = output
         return logits, {"features": features, "maps": maps, "batch_stats": variables["batch_stats"]}
 
-    return Model(init, apply, pack=32)
+    def stochastic_head(variables: Tree, taps: dict[str, Any], keys: Array) -> Array:
+        """As `apply` with dropout; exact, because everything before the first mask is in the second map."""
+        params = variables["params"]
+        channels, units = _masks(keys)
+        y = taps["maps"][1] * channels[:, None, None, :]
+        features: Any = Linear(50, dtype).apply({"params": params["Linear_0"]}, y.reshape(y.shape[0], -1))
+        logits: Any = Linear(num_classes).apply({"params": params["Linear_1"]}, nn.relu(features) * units)
+        return logits
+
+    return Model(init, apply, pack=32, cpu_loop=True, stochastic_head=stochastic_head)
+
+
+def _masks(keys: Array) -> tuple[Array, Array]:
+    """A mask for every example from its own key: key[B] -> f32[B, 20], f32[B, 50], of zeros and twos."""
+    masks = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (20 + 50,)))(keys)
+    return tuple(jnp.split(2.0 * masks.astype(jnp.float32), [20], axis=1))

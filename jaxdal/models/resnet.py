@@ -77,7 +77,15 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> 
         doubt = sum(jnp.sum(0 * s) for s in jax.tree.leaves(jax.lax.stop_gradient(updated)))
         return logits + doubt, {"features": features, "maps": maps, "batch_stats": updated["batch_stats"]}
 
-    return Model(init, apply, pack)
+    def stochastic_head(variables: Tree, taps: dict[str, Any], keys: Array) -> Array:
+        """Dropout of a fifth of the features, which the published runs meant to have; training never sees it."""
+        features = taps["features"]
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.8, features.shape[1:]))(keys)
+        head = Linear(module.num_classes)
+        logits: Any = head.apply({"params": variables["params"]["Linear_0"]}, features * (kept.astype(jnp.float32) / 0.8))
+        return logits
+
+    return Model(init, apply, pack, stochastic_head=stochastic_head)
 
 
 def resnet18_thin(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:

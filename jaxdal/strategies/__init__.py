@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from jaxdal.calls import parse_call
-from jaxdal.errors import InputError
+from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
 from jaxdal.types import Strategy
+
+__all__ = ["STRATEGIES", "build", "top_unknown"]
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "random": random,

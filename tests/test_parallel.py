@@ -1,0 +1,121 @@
+"""Eight simulated devices: the same numbers as one, and each device really has its share."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from labs import bench, on_host
+
+from jaxdal.parallel import Lanes, packs
+from jaxdal.signals import Gather, logits
+from jaxdal.types import Signal
+
+
+@pytest.mark.parametrize(
+    ("runs", "devices", "most", "sizes"),
+    [(1, 1, 32, [1]), (5, 1, 5, [5]), (5, 1, 4, [3, 2]), (5, 1, 1, [1] * 5), (5, 8, 1, [5]), (9, 2, 4, [5, 4])],
+)
+def test_packs_are_as_equal_as_can_be(runs, devices, most, sizes):
+    cut = packs(runs, devices, most)
+    assert [len(pack) for pack in cut] == sizes
+    assert [run for pack in cut for run in pack] == list(range(runs))
+
+
+@pytest.mark.parametrize(
+    ("runs", "devices", "width", "used"),
+    [(1, 1, 1, 1), (1, 8, 1, 8), (3, 1, 3, 1), (3, 8, 3, 3), (8, 8, 8, 8), (10, 8, 10, 5), (5, 4, 6, 3)],
+)
+def test_lanes(runs, devices, width, used):
+    lanes = Lanes(runs, jax.devices()[:devices])
+    assert (lanes.width, lanes.mesh.size) == (width, used)
+    held = lanes.per_run(np.arange(runs))
+    assert np.asarray(held).tolist() == [*range(runs), *[runs - 1] * (width - runs)]
+    doubled = lanes.lift(lambda a, b: a * b, "rs")(held, lanes.shared(np.int32(2)))
+    assert np.asarray(doubled)[:runs].tolist() == list(range(0, 2 * runs, 2))
+
+
+@pytest.mark.parametrize(("seeds", "devices"), [([0], 8), ([0, 1, 2], 8), ([0, 1, 2, 3, 4], 3)])
+def test_many_devices_equal_one(blobs, seeds, devices):
+    """Split or spread, idle lanes included: weights, accuracy, signals and picks."""
+    results = []
+    for count in (1, devices):
+        one = bench(blobs, seeds, devices=count)
+        state = one.train(4)
+        correct = one.lab.engine.evaluate(state.variables, one.lab.test)
+        found = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)
+        picks, _ = one.lab.select(one.keys, one.known, (), *found)
+        results.append(jax.tree.map(lambda leaf: leaf[: len(seeds)], on_host((state, correct, found, picks))))
+    (a, correct_a, found_a, picks_a), (b, correct_b, found_b, picks_b) = results
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), (a, found_a), (b, found_b))
+    np.testing.assert_array_equal(correct_a, correct_b)
+    np.testing.assert_array_equal(picks_a, picks_b)
+
+
+def test_batchnorm_of_a_split_batch_sees_the_whole_batch(blobs):
+    whole, parts = (on_host(bench(blobs, [0], devices=n, model="resnet18_thin").train(1)) for n in (1, 8))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), whole, parts)
+
+
+def test_one_run_splits_its_batches(blobs):
+    """16 images a step over 8 devices: every device takes two out of the pool, and the gradients are summed."""
+    one = bench(blobs, [0], devices=8, model="resnet18_thin")
+    state = one.lab.engine.init(one.keys)
+    order = one.lab.engine._batches(one.keys, one.known, np.int32(0))
+    shared = (one.lab.pool, np.int32(2), np.int32(0), np.int32(0))
+    program = one.lab.engine._one.lower(state, one.keys, one.known, order, *shared).compile().as_text()
+    assert set(re.findall(r"u8\[[\d,]+\]", program)) == {"u8[200,8,8,1]", "u8[2,1,8,8,1]"}
+    maps = set(re.findall(r"f32\[(\d+),8,8,16\]", program))  # of the first stage
+    assert maps == {"2"}
+    assert "all-reduce" in program
+    weights = jax.tree.leaves(state.variables)[0]
+    assert weights.sharding.shard_shape(weights.shape) == weights.shape, "weights are whole on each device"
+
+
+def test_one_run_splits_its_pool(blobs):
+    one = bench(blobs, [0], devices=8)
+    state = one.lab.engine.init(one.keys)
+    (probs,) = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)
+    assert probs.shape == (1, 200, 4)
+    assert probs.sharding.shard_shape(probs.shape) == (1, 25, 4)
+    assert {shard.device for shard in probs.addressable_shards} == set(jax.devices())
+    out = one.lab.gather._empty(one.keys, state.variables, ((),), one.lab.pool)
+    lowered = one.lab.gather._fill.lower(out, one.keys, state.variables, ((),), one.lab.pool, np.int32(0))
+    pixels = re.findall(r"u8\[([\d,]+)\]", lowered.compile().as_text())
+    assert {np.prod([int(n) for n in shape.split(",")]) // 64 for shape in pixels} == {200, 25}
+
+
+def test_several_runs_are_spread(blobs):
+    one = bench(blobs, [0, 1, 2, 3], devices=4)
+    state = one.lab.engine.init(one.keys)
+    (probs,) = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)
+    for leaf in (*jax.tree.leaves(state), probs):
+        assert leaf.sharding.shard_shape(leaf.shape) == (1, *leaf.shape[1:])
+        assert len({shard.device for shard in leaf.addressable_shards}) == 4
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_scoring_batch_changes_no_signal(blobs, devices):
+    """Not even a random one: each example has a key of its own."""
+
+    def draw(keys, network, variables, aux, x):
+        return jnp.stack([jax.vmap(jax.random.uniform)(keys), jnp.broadcast_to(aux, keys.shape)], axis=-1)
+
+    def prepare(key, network, variables, pool, known):
+        return jnp.sum(known >= 0).astype(jnp.float32)
+
+    one = bench(blobs, [4], devices=devices)
+    variables = one.lab.engine.init(one.keys).variables
+    results = []
+    for batch in (200, 37, 16):
+        gather = Gather(one.lab.lanes, one.network, (logits, Signal("draw", draw, prepare)), one.lab.pool, batch)
+        results.append(on_host(gather(one.keys, variables, one.known, one.lab.pool)))
+    expected, _ = one.network.apply(
+        jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), variables), one.network.normalise(blobs.train_x)
+    )
+    for found, drawn in results:
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(drawn, results[0][1])
+    assert len(np.unique(drawn[..., 0])) == 200
+    assert (drawn[..., 1] == 40).all(), "what `prepare` found, 40 labels, reaches every batch"
