@@ -32,10 +32,7 @@ def count(text: str | int, pool: int, flag: str) -> int:
     """
     text = str(text).strip()
     try:
-        if text.endswith("%"):
-            number = int(pool * Fraction(text[:-1].strip()) / 100)
-        else:
-            number = int(text)
+        number = int(pool * Fraction(text[:-1].strip()) / 100) if text.endswith("%") else int(text)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--{flag}={text} is neither a count such as 500 nor a share such as 10%") from None
     if number < 1:

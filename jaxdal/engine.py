@@ -70,18 +70,21 @@ def is_right(network: Network, row: Array, variables: Tree, test: TestSet) -> Ar
 class Engine:
     """The compiled programs that train and evaluate a pack of runs: made once, used in every round.
 
-    device_loop: many steps as one program, or the host calls step after step (convolutional networks on a CPU, where XLA
-    runs convolutions inside loops about 10x slower than outside, jax-ml/jax#12868). The same numbers come from both.
+    device_loop: many steps as one program, or the host calls step after step (ResNets on a CPU, where XLA runs
+    convolutions inside loops about 10x slower than outside, jax-ml/jax#12868). The same numbers come from both.
     """
 
     def __init__(
         self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
-        labels: tuple[int, int], scoring_batch: int, device_loop: bool, chunk: int,
+        labels: tuple[int, int], rows: int, device_loop: bool, chunk: int,
     ) -> None:  # fmt: skip
-        """labels: least and most labelled images of any round. chunk: the most steps of one `advance`."""
+        """labels: least and most labelled images of any round. rows: test images at once, as `Lanes.chunk` gave.
+
+        chunk: the most steps of one `advance`.
+        """
         self.chunk = chunk
         self._lanes, self._device_loop = lanes, device_loop
-        self._num_classes, self._rows = num_classes, lanes.whole_shares(scoring_batch)
+        self._num_classes, self._rows = num_classes, rows
 
         def batches(keys: Keys, known: Array, first: Array) -> Array:
             least, most = labels

@@ -15,13 +15,20 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Return what a reader needs to judge figures: versions, devices and, in a checkout, the commit."""
     return {
-        "jaxdal": metadata.version("jaxdal"),
+        "jaxdal": _version("jaxdal"),
         "commit": _commit(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "platform": devices[0].platform,
         "devices": [device.device_kind for device in devices],
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a checkout that runs without being installed
+        return None
 
 
 def _commit() -> str | None:

@@ -46,6 +46,7 @@ class Journal:
         self.header = contents.header
         self._fd = descriptor
         self._end = contents.end
+        self._elsewhere = b""  # the line that says so; written in front of the first round that is played there
         self._rules = _Rules(contents.header["config"])
         for group in contents.groups:
             self._rules.accept(group)
@@ -82,7 +83,7 @@ class Journal:
             if contents.end < len(data):
                 os.ftruncate(fd, contents.end)
             if environment != contents.environment:
-                journal._write(_encode({"environment": environment}))
+                journal._elsewhere = _encode({"environment": environment})
             return journal
         except BaseException:
             os.close(fd)
@@ -108,7 +109,9 @@ class Journal:
         lines = [json.loads(_dump(line)) for line in group]  # what a reader will see
         self._rules.check_group(lines, self.path)
         lines.sort(key=lambda line: self.live.index(line["seed"]))
-        self._write(b"".join(_encode({key: line[key] for key in (*KEYS, *line) if key in line}) for line in lines))
+        texts = [_encode({key: line[key] for key in (*KEYS, *line) if key in line}) for line in lines]
+        self._write(b"".join([self._elsewhere, *texts]))
+        self._elsewhere = b""
         self._rules.accept(lines)
 
     def close(self) -> None:

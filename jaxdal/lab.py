@@ -1,6 +1,7 @@
 """The compiled programs and the resident data of one experiment: made once, used in every round."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,17 @@ from jaxdal.trainers import TRAINERS
 from jaxdal.types import Array, Pool, Strategy, TestSet, Tree
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
-CHUNK = {"cpu": 32}  # steps between two reports of progress
-LONG_CHUNK = 256  # the same on accelerators, where a chunk is one program
+
+
+class Sizes(NamedTuple):
+    """What changes speed and no result."""
+
+    steps: int  # of one call, between two reports of progress
+    rows: int  # images scored at once
+
+
+ON_CPU = Sizes(steps=32, rows=256)  # 1,024 rows are scored at half the speed of 256: benchmarks/README.md
+ON_ACCELERATOR = Sizes(steps=256, rows=2048)
 
 
 class Lab:
@@ -31,6 +41,7 @@ class Lab:
         """Put the images on the devices; programs are compiled at their first use."""
         budget, platform = settings.budget, devices[0].platform
         self.settings = settings
+        sizes = ON_CPU if platform == "cpu" else ON_ACCELERATOR
         self.packs = packs(len(settings.seeds), len(devices), settings.pack)
         self.lanes = Lanes(len(self.packs[0]), devices)
         self.pool = Pool(self.lanes.shared(pool_x))
@@ -41,10 +52,10 @@ class Lab:
         trainer = strategy.wrap(parse_call(settings.trainer, TRAINERS, "trainer"))
         self.engine = Engine(
             self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
-            labels=(budget.labels[0], budget.labels[-1]), scoring_batch=settings.scoring_batch,
-            device_loop=platform != "cpu" or model.cpu_loop, chunk=CHUNK.get(platform, LONG_CHUNK),
+            labels=(budget.labels[0], budget.labels[-1]), rows=self.lanes.chunk(test[1].shape[0], sizes.rows),
+            device_loop=platform != "cpu" or model.cpu_loop, chunk=sizes.steps,
         )  # fmt: skip
-        self.gather = Gather(self.lanes, network, strategy.needs, self.pool, settings.scoring_batch)
+        self.gather = Gather(self.lanes, network, strategy.needs, self.pool, sizes.rows)
 
         def initial(keys: Keys) -> Array:
             return jax.random.permutation(keys.initial_set, settings.pool)[: budget.n_start].astype(jnp.int32)

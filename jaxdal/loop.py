@@ -56,6 +56,7 @@ def run(
     if not checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
+    settings.check_names(strategy, **options)
     images = data.load(dataset, data_dir) if isinstance(dataset, str) else dataset
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options)

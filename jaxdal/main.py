@@ -39,9 +39,10 @@ def _cache_programs() -> None:
     """Keep compiled programs between starts, unless JAX was already told where."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "jaxdal" / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a start long
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,9 +88,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(_fail(error))
     if FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(
-            logging.WARNING
-        )  # or app.run makes it INFO, and JAX reports every backend it did not find
+        logging.set_verbosity(logging.WARNING)  # at INFO, JAX reports every backend that is not there
     return rest
 
 

@@ -68,7 +68,7 @@ class Lanes:
     def over_rows(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
         """Return `f`, with its rows split over the devices if a run has several to itself.
 
-        f(rows: [n], *whole) -> leaves [n, ...] must compute each row by itself; n comes from `whole_shares`. Unlike
+        f(rows: [n], *whole) -> leaves [n, ...] must compute each row by itself; n is a size that `chunk` gave. Unlike
         `split`, which leaves it to the compiler how far a split goes, this holds for whatever `f` does.
         """
         if not self._splits:
@@ -82,10 +82,11 @@ class Lanes:
 
         return split
 
-    def whole_shares(self, rows: int) -> int:
-        """Round a number of rows up, so that every device that shares a run gets equally many."""
+    def chunk(self, rows: int, most: int) -> int:
+        """Return the size of equal chunks of (about) at most `most` rows that every device can have its share of."""
         share = self.mesh.size if self._splits else 1
-        return -(-rows // share) * share
+        size = -(-rows // -(-rows // most))
+        return -(-size // share) * share
 
     def per_run(self, leaves: Tree) -> Tree:
         """Put host arrays [runs, ...] on the devices: -> [width, ...]; idle lanes repeat the last run."""

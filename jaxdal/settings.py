@@ -1,9 +1,10 @@
 """What an experiment is: flags, presets and the data set's row, resolved into plain numbers before anything runs."""
 
 import hashlib
+import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,6 @@ class Settings(NamedTuple):
     std: tuple[float, ...]
     eval_every: int  # epochs; 0: after the last one only
     pack: int  # most runs at once on a device
-    scoring_batch: int
     pool: int
     test: int
     num_classes: int
@@ -79,21 +79,11 @@ def resolve(
     Raises:
         InputError: a name is unknown, or a number does not fit.
     """
+    check_names(strategy, trainer, model, preset, precision)
     name = dataset if isinstance(dataset, str) else "arrays"
-    info = data.info(name, images)
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
-    rules = PRESETS[preset]
-    if isinstance(strategy, str):
-        strategies.build(strategy)
-        strategy_name = strategy
-    else:
-        strategy_name = f"custom {strategy.select.__module__}.{strategy.select.__qualname__}"
-    parse_call(trainer, trainers.TRAINERS, "trainer")
+    info, rules = data.info(name, images), PRESETS[preset]
     model = model or (info.model.removesuffix("_thin") if rules.standard_net else info.model)
     net = models.build(model, images.train_x.shape[1:], images.num_classes)  # refuses unknown names and unfit shapes
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     if precision == "auto":
         # LeNet is bound by latency, not by arithmetic: nothing is gained there.
         precision = "f32" if platform == "cpu" or model == "lenet" else "bf16"
@@ -121,12 +111,41 @@ def resolve(
         milestones=info.milestones, clamp=rules.clamp,
     )  # fmt: skip
     return Settings(
-        dataset=name, strategy=strategy_name, trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
+        dataset=name, strategy=_name(strategy), trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
         budget=labels, recipe=recipe, precision=precision,
         flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
-        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack, scoring_batch=info.eval_batch,
+        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack,
         pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes, fingerprint=data.fingerprint(images),
     )  # fmt: skip
+
+
+def check_names(
+    strategy: str | Strategy, trainer: str = "supervised", model: str | None = None, preset: str = "paper",
+    precision: str = "auto", **_: Any,
+) -> None:  # fmt: skip
+    """Refuse names that are in no table; it needs no images, so that a slip need not wait for them.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    if isinstance(strategy, str):
+        strategies.build(strategy)
+    parse_call(trainer, trainers.TRAINERS, "trainer")
+    tables: dict[str, Collection[str]] = {"model": models.MODELS, "preset": PRESETS, "precision": PRECISIONS}
+    for (what, table), name in zip(tables.items(), (model, preset, precision), strict=True):
+        if name is not None and name not in table:
+            raise unknown(what, name, table)
+
+
+def _name(strategy: str | Strategy) -> str:
+    """Name a strategy in the configuration; one that is a value, by its function and the plain options it encloses."""
+    if isinstance(strategy, str):
+        return strategy
+    select = strategy.select
+    enclosed = inspect.getclosurevars(select).nonlocals if inspect.isfunction(select) else {}
+    plain = {name: value for name, value in enclosed.items() if isinstance(value, int | float | str | tuple | list)}
+    options = ", ".join(f"{name}={value!r}" for name, value in sorted(plain.items()))
+    return f"custom {select.__module__}.{select.__qualname__}({options})"
 
 
 def default_workdir(settings: Settings) -> Path:

@@ -42,9 +42,9 @@ class Gather:
     """The compiled pass over the pool for some signals: made once, used in every round."""
 
     def __init__(self, lanes: Lanes, network: Network, needs: tuple[Signal, ...], pool: Pool, batch: int) -> None:
-        """batch: images per forward pass; it changes no result."""
+        """batch: most images per forward pass; it changes no result."""
         size = pool.x.shape[0]
-        batch = lanes.whole_shares(min(batch, size))
+        batch = lanes.chunk(size, batch)
         self._needs = needs
         self._chunks = -(-size // batch)
 

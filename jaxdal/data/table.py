@@ -29,7 +29,6 @@ class Info(NamedTuple):
     model: str
     batch: int
     learning_rate: float
-    eval_batch: int
     epochs: int
     milestones: tuple[float, ...]  # shares of the epochs at which the learning rate falls to a tenth
     n_start: str  # budgets: a share of the training set, or a count
@@ -46,35 +45,35 @@ TABLE: dict[str, Info] = {
         loader=lambda data_dir: local.load_digits(),
         num_classes=10, mean=(0.3059,), std=(0.3763,),
         mirror=False, published_flip=False, padding=0,
-        model="lenet", batch=32, learning_rate=0.05, eval_batch=1024, epochs=40, milestones=(8 / 15, 0.8),
+        model="lenet", batch=32, learning_rate=0.05, epochs=40, milestones=(8 / 15, 0.8),
         n_start="5%", n_query="5%", n_end="25%",
     ),
     "mnist": Info(
         loader=_row("mnist", mirror=False),
         num_classes=10, mean=(0.1307,), std=(0.3081,),
         mirror=False, published_flip=True, padding=0,
-        model="lenet", batch=128, learning_rate=0.1, eval_batch=1024, epochs=50, milestones=(0.4, 0.8),
+        model="lenet", batch=128, learning_rate=0.1, epochs=50, milestones=(0.4, 0.8),
         n_start="2%", n_query="2%", n_end="20%",
     ),
     "fashion_mnist": Info(  # not among the published runs: the protocol of MNIST
         loader=_row("fashion_mnist", mirror=True),
         num_classes=10, mean=(0.2860,), std=(0.3530,),
         mirror=True, published_flip=True, padding=0,
-        model="lenet", batch=128, learning_rate=0.1, eval_batch=1024, epochs=50, milestones=(8 / 15, 0.8),
+        model="lenet", batch=128, learning_rate=0.1, epochs=50, milestones=(8 / 15, 0.8),
         n_start="2%", n_query="2%", n_end="20%",
     ),
     "cifar10": Info(
         loader=_row("cifar10", mirror=True),
         num_classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         mirror=True, published_flip=True, padding=4,
-        model="resnet18_thin", batch=256, learning_rate=0.1, eval_batch=512, epochs=150, milestones=(8 / 15, 0.8),
+        model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
         n_start="10%", n_query="5%", n_end="70%",
     ),
     "cifar100": Info(  # published with batches of 2048 too: which of both the paper used is not known
         loader=_row("cifar100", mirror=True),
         num_classes=100, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761),
         mirror=True, published_flip=True, padding=4,
-        model="resnet18_thin", batch=256, learning_rate=0.1, eval_batch=512, epochs=150, milestones=(8 / 15, 0.8),
+        model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
         n_start="10%", n_query="5%", n_end="70%",
     ),
 }  # fmt: skip
@@ -124,7 +123,6 @@ def own(dataset: Dataset) -> Info:
         model="lenet" if small else "resnet18_thin",
         batch=128 if small else 256,
         learning_rate=0.1,
-        eval_batch=1024 if small else 512,
         epochs=50 if small else 150,
         milestones=(8 / 15, 0.8),
         n_start="10%", n_query="5%", n_end="70%",

@@ -1,12 +1,11 @@
 """Neural networks as pure functions; see `jaxdal.types.Model`."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdal.errors import InputError
+from jaxdal.calls import unknown
 from jaxdal.models.lenet import lenet
 from jaxdal.models.resnet import resnet18, resnet18_thin
 from jaxdal.types import Model
@@ -21,6 +20,5 @@ MODELS: dict[str, Callable[..., Model]] = {
 def build(name: str, image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
     """The model called `name` for images [H, W, C], computing in `dtype`; its variables are float32 always."""
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)[0]
-        raise InputError(f"no model is called {name!r}; did you mean {near!r}? there are: {', '.join(MODELS)}")
+        raise unknown("model", name, MODELS)
     return MODELS[name](image_shape, num_classes, dtype)

@@ -131,5 +131,5 @@ def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.
 
 def _masks(keys: Array) -> tuple[Array, Array]:
     """A mask for every example from its own key: key[B] -> f32[B, 20], f32[B, 50], of zeros and twos."""
-    masks = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (20 + 50,)))(keys)
-    return tuple(jnp.split(2.0 * masks.astype(jnp.float32), [20], axis=1))
+    masks = 2.0 * jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (20 + 50,)))(keys).astype(jnp.float32)
+    return masks[:, :20], masks[:, 20:]

@@ -79,10 +79,9 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> 
 
     def stochastic_head(variables: Tree, taps: dict[str, Any], keys: Array) -> Array:
         """Dropout of a fifth of the features, which the published runs meant to have; training never sees it."""
-        features = taps["features"]
+        features, head = taps["features"], {"params": variables["params"]["Linear_0"]}
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.8, features.shape[1:]))(keys)
-        head = Linear(module.num_classes)
-        logits: Any = head.apply({"params": variables["params"]["Linear_0"]}, features * (kept.astype(jnp.float32) / 0.8))
+        logits: Any = Linear(module.num_classes).apply(head, features * (kept.astype(jnp.float32) / 0.8))
         return logits
 
     return Model(init, apply, pack, stochastic_head=stochastic_head)

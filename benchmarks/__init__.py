@@ -1,0 +1,1 @@
+"""Measurements of jaxdal beside its rivals; see README.md in this folder."""

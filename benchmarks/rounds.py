@@ -1,0 +1,133 @@
+"""Whole rounds of the real command: where their seconds go, and how long a start takes.
+
+    python -m benchmarks.rounds                                  # the default command, digits, with both starts
+    python -m benchmarks.rounds --dataset=npz:mnist.npz --n_start=2% --n_query=2% --n_end=6% --epochs=5 --no-starts
+    python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --no-starts
+
+On a machine with a GPU, where jaxdal is not installed: copy `jaxdal.egg-info` along with the folder, then
+
+    python -m benchmarks.rounds --dataset=npz:cifar10.npz --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=20% --epochs=20 --no-starts --out=DIR
+
+Rounds run in this process through `jaxdal.run`, and the seconds are those of its journal. Starts are processes of
+their own, `python -m jaxdal.main` with the defaults, from the first import to the last line: cold with an empty cache
+of compiled programs, then warm with the cache that the cold one has left.
+"""  # noqa: E501
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxdal
+from benchmarks.timing import Report, Row, environment, rounded, seconds
+from jaxdal.journal import SECONDS
+from jaxdal.plan import steps_per_epoch
+from jaxdal.types import Dataset
+
+ROOT = Path(__file__).parent.parent
+MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+OPTIONS = ("model", "n_start", "n_query", "n_end", "epochs", "batch", "precision", "pack")  # handed on to the run
+CACHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
+
+
+def synthetic(shape: tuple[int, int, int], pool: int) -> Dataset:
+    """Noise around one random pattern per class: learnt at once, in the shape and number of a real data set."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 128, (10, *shape), np.uint8)
+
+    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, 10, size)
+        return patterns[labels] + rng.integers(0, 128, (size, *shape), np.uint8), labels
+
+    return jaxdal.from_arrays(*draw(pool), *draw(max(pool // 6, 10)), num_classes=10)
+
+
+def rounds(options: argparse.Namespace) -> list[Row]:
+    """Run the command in a new folder: -> a row per round; of a pack, the seconds of all its runs together."""
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
+    dataset: str | Dataset = options.dataset
+    if dataset == "synthetic":
+        dataset = synthetic(CIFAR if str(options.model).startswith("resnet") else MNIST, options.pool)
+    with tempfile.TemporaryDirectory() as folder:
+        result = jaxdal.run(dataset, options.strategy, workdir=folder, seeds=options.seeds, quiet=True, **chosen)
+    config = result.header["config"]
+    return [round_row(config, group) for group in result.groups]
+
+
+def round_row(config: Row, group: Sequence[Row]) -> Row:
+    """Return the seconds, rates and shares of one round. group: its journal lines."""
+    packs = range(0, len(group), group[0]["runs_at_once"])  # each line of a pack has the seconds of the whole pack
+    spent = {stage: sum(group[first]["seconds"][stage] for first in packs) for stage in SECONDS}
+    labelled, runs = group[0]["labelled"], len(group)
+    trained = runs * config["epochs"] * steps_per_epoch(labelled, config["batch"]) * config["batch"]
+    selection = spent["infer"] + spent["select"]
+    queried = bool(group[0].get("picks"))  # the last round buys nothing
+    row: Row = {"round": group[0]["round"], "labels": labelled, "runs": runs}
+    row |= {stage: rounded(value) for stage, value in spent.items()}
+    row["train images/s"] = rounded(trained / spent["train"]) if spent["train"] > 0 else None
+    row["score images/s"] = rounded(runs * config["pool"] / spent["infer"]) if spent["infer"] > 0 and queried else None
+    row["selection %"] = rounded(100 * selection / (spent["train"] + selection)) if queried else None
+    return row
+
+
+def total(rows: Sequence[Row]) -> Row:
+    """Return the sums over all rounds."""
+    whole: Row = {stage: rounded(sum(row[stage] for row in rows)) for stage in SECONDS}
+    selection = whole["infer"] + whole["select"]
+    return {**whole, "selection %": rounded(100 * selection / (whole["train"] + selection))}
+
+
+def starts(flags: Sequence[str], module: str = "jaxdal.main") -> list[Row]:
+    """Time the command from its start to its end: cold, then warm. module: what `python -m` starts."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        inherited = {key: value for key, value in os.environ.items() if key not in CACHES}
+        environ = {**inherited, "XDG_CACHE_HOME": folder, "MPLCONFIGDIR": f"{folder}/matplotlib"}
+        for name in ("cold", "warm"):
+            workdir = Path(folder) / name
+            command = [sys.executable, "-m", module, f"--workdir={workdir}", *flags]
+            go = partial(subprocess.run, command, cwd=ROOT, env=environ, check=True, capture_output=True)
+            whole = seconds(go)
+            lines = [json.loads(line) for line in (workdir / "journal.jsonl").read_text().splitlines()]
+            spent = [line["seconds"] for line in lines if "seconds" in line]
+            stages = {stage: rounded(sum(one[stage] for one in spent)) for stage in SECONDS}
+            rows.append({"start": name, "seconds": rounded(whole), **stages})
+    return rows
+
+
+def main(argv: Sequence[str]) -> Report:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dataset", default="digits", help="as jaxdal.main, or synthetic")
+    parser.add_argument("--strategy", default="margin")
+    parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0])
+    for name in OPTIONS:
+        kind = int if name in ("epochs", "batch", "pack") else str
+        parser.add_argument(f"--{name}", type=kind, help="as jaxdal.main")
+    parser.add_argument("--pool", type=int, default=60_000, help="images of --dataset=synthetic")
+    parser.add_argument("--starts", action=argparse.BooleanOptionalAction, default=True, help="time cold and warm ones")
+    parser.add_argument("--start_flags", default="", help="flags for the command that is started; default: none")
+    parser.add_argument("--out", help="folder for rounds.json and rounds.md")
+    options = parser.parse_args(argv)
+    report = Report("rounds", environment(argv, "benchmarks.rounds"))
+    rows = rounds(options)
+    report.table(f"Rounds: {options.dataset}, {options.strategy}; seconds per stage", rows)
+    report.table("All rounds", [total(rows)])
+    if options.starts:
+        command = f"python -m jaxdal.main {options.start_flags}".strip()
+        report.table(f"{command}: seconds from start to end, and of its stages", starts(options.start_flags.split()))
+    if options.out:
+        report.save(options.out)
+    return report
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,110 @@
+"""The benchmarks at toy size: that they run, and that their arithmetic is right. Not their figures."""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
+
+from benchmarks import rounds, timing, train_step
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install -e '.[bench]'")
+TOY = ["--batch=4", "--runs=1,2", "--steps=2", "--repeats=2", "--pool=32", "--labels=16"]
+
+
+def test_training_step_of_packs(tmp_path, capsys):
+    report = train_step.main([*TOY, "--model=lenet", "--rivals=none", f"--out={tmp_path}"])
+    (rows,) = report.tables.values()
+    assert [(row["what"], row["runs"], row["batch"]) for row in rows] == [("jaxdal", 1, 4), ("jaxdal, 2 packed", 2, 4)]
+    for row in rows:
+        assert 0 < row["least ms"] <= row["ms/step"]
+        assert row["images/s"] == pytest.approx(1000 * 4 * row["runs"] / row["ms/step"], rel=1e-3)
+        assert row["compile s"] > 0
+    saved = json.loads((tmp_path / "train_step.json").read_text())
+    assert saved["tables"] == report.tables
+    assert (tmp_path / "train_step.md").read_text().count("| jaxdal") == 2
+    first = capsys.readouterr().out.split("\n\n")[0]
+    for word in ("date:", "device:", "versions:", "command:", "jax ", "load:"):
+        assert word in first
+
+
+@needs_torch
+@pytest.mark.parametrize(("model", "crop", "parameters"), [("lenet", 0, 21_840), ("resnet18_thin", 4, 701_466)])
+def test_rival_does_the_same_work(model, crop, parameters):
+    from benchmarks.rival_torch import Rival
+    from jaxdal import settings
+
+    images = rounds.synthetic((28, 28, 1) if model == "lenet" else (32, 32, 3), 32)
+    budget = {"n_start": 32, "n_query": 1, "n_end": 32}
+    rules = settings.resolve(train_step.PROTOCOL[model], images, "random", model=model, batch=8, **budget)
+    assert rules.crop == crop
+    rival = Rival(rules, images.train_x, images.train_y, np.arange(32), best=False)
+    assert sum(parameter.numel() for parameter in rival._parameters) == parameters
+    before = [parameter.detach().clone() for parameter in rival._parameters]
+    rival.steps(1)
+    assert rival.finite()
+    assert not any(bool((old == new).all()) for old, new in zip(before, rival._parameters, strict=True))
+
+
+@needs_torch
+def test_table_with_a_rival():
+    (rows,) = train_step.main([*TOY, "--model=lenet", "--rivals=eager", "--runs=2"]).tables.values()
+    assert [row["what"] for row in rows] == ["jaxdal, 2 packed", train_step.RIVALS["eager"]]
+    assert rows[-1]["x eager"] == 1
+    assert rows[0]["x eager"] == pytest.approx(rows[0]["images/s"] / rows[-1]["images/s"], rel=1e-3)
+
+
+def test_rounds(tmp_path):
+    small = ["--n_start=20", "--n_query=10", "--n_end=40", "--epochs=1", "--batch=8", "--seeds=0,1"]
+    report = rounds.main(
+        ["--dataset=synthetic", "--pool=60", "--model=lenet", *small, "--no-starts", f"--out={tmp_path}"]
+    )
+    rows, (whole,) = report.tables.values()
+    assert [row["labels"] for row in rows] == [20, 30, 40]
+    assert [row["compile"] > 0 for row in rows] == [True, False, False]
+    assert rows[-1]["selection %"] is None, "the last round selects nothing"
+    assert whole["train"] == pytest.approx(sum(row["train"] for row in rows), rel=1e-3)
+    assert (tmp_path / "rounds.json").exists()
+
+
+def test_round_of_two_packs():
+    """Seconds are those of a pack; a round of two packs took both."""
+    config = {"epochs": 2, "batch": 8, "pool": 100}
+    spent = {"train": 3.0, "infer": 0.5, "select": 0.5, "eval": 0.1, "compile": 0.0}
+    line = {"round": 1, "labelled": 20, "runs_at_once": 2, "seconds": spent, "picks": [1]}
+    row = rounds.round_row(config, [line] * 4)
+    assert row["train"] == 6
+    assert row["train images/s"] == pytest.approx(4 * 2 * 2 * 8 / 6, rel=1e-3)
+    assert row["score images/s"] == pytest.approx(4 * 100 / 1, rel=1e-3)
+    assert row["selection %"] == pytest.approx(25)
+
+
+def test_starts_are_cold_then_warm(tmp_path, monkeypatch):
+    """With a stand-in for the command, which finds the cache empty once and notes what it found."""
+    (tmp_path / "stand_in.py").write_text(
+        "import json, os, pathlib, sys\n"
+        "workdir = pathlib.Path(sys.argv[1].removeprefix('--workdir='))\n"
+        "cache = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'jaxdal')\n"
+        "spent = dict(train=1, infer=0, select=0, eval=0, compile=0 if cache.exists() else 9)\n"
+        "cache.mkdir(exist_ok=True)\n"
+        "workdir.mkdir()\n"
+        "lines = [{'format': 1}, {'seconds': spent}, {'seconds': spent}]\n"
+        "(workdir / 'journal.jsonl').write_text('\\n'.join(map(json.dumps, lines)))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    cold, warm = rounds.starts([], module="stand_in")
+    assert (cold["start"], cold["compile"], cold["train"]) == ("cold", 18, 2)
+    assert (warm["start"], warm["compile"]) == ("warm", 0)
+    assert min(cold["seconds"], warm["seconds"]) > 0
+
+
+def test_numbers_keep_three_digits():
+    cells = {1234.5: "1,234", 16.04: "16.0", 0.01234: "0.0123", 0.0: "0.00", 100_000.0: "100,000"}
+    assert {value: timing.cell(value) for value in cells} == cells
+    assert timing.cell(None) == "-"
+    assert timing.markdown([{"a": "x", "b": 1.0}]).splitlines()[1] == "|---|-----:|"
