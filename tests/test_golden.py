@@ -12,7 +12,8 @@ from jaxdal.data import load
 
 STORED = Path(__file__).parent / "golden.json"
 OPTIONS = {
-    "n_start": "100", "n_query": "50", "n_end": "200", "epochs": 25, "batch": 20, "learning_rate": 0.05, "seeds": (0, 1),
+    "n_start": "100", "n_query": "50", "n_end": "200", "epochs": 25, "batch": 20, "learning_rate": 0.05,
+    "seeds": (0, 1),
 }  # fmt: skip
 
 
