@@ -44,7 +44,7 @@ class Run:
 
 
 def run(
-    dataset: str | Dataset = "digits", strategy: str | Strategy = "margin", *, workdir: str | Path | None = None,
+    dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *, workdir: str | Path | None = None,
     data_dir: str | None = None, save_weights: bool = False, checkpoint_seconds: float = 300.0,
     devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
 ) -> Result:  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m jaxdal.main --dataset=gtsrb --strategy=margin`: flags to arguments of `run`, and nothing else."""
+"""`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH.")
 flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
-flags.DEFINE_string("strategy", "margin", "Which images to label next: a name, or a call such as 'name(option=1)'.")
+flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
 flags.DEFINE_string("trainer", "supervised", "How to train on what is labelled.")
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")

@@ -64,15 +64,22 @@ def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
 
     def apply(variables, x, *, train=False, dropout_key=None):
         assert not train, "signals are computed in evaluation mode"
-        assert dropout_key is None, "nothing drops out here yet"
+        assert dropout_key is None, "dropout is active in the head alone"
         number = x[:, 0, 0, 0].astype(jnp.int32)
         taps = {"features": jnp.asarray(features)[number], "batch_stats": variables["batch_stats"]}
         return jnp.asarray(logits)[number], taps
 
+    def stochastic_head(variables, taps, keys):
+        """Each example's own dropout of its features, then a linear layer that is sure of large ones."""
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (WIDTH,)))(keys)
+        return jnp.square(taps["features"] / 4 * kept.astype(jnp.float32)) @ jnp.eye(WIDTH, CLASSES, -1)
+
     def pixels(x):
         return x.astype(jnp.float32)
 
-    return Network(lambda key: {"params": {}, "batch_stats": {}}, apply, lambda key, x: pixels(x), pixels)
+    return Network(
+        lambda key: {"params": {}, "batch_stats": {}}, apply, lambda key, x: pixels(x), pixels, stochastic_head
+    )
 
 
 def look(strategy: Strategy, scene: Scene, key: jax.Array) -> list[jax.Array]:

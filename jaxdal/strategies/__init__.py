@@ -3,6 +3,12 @@
 from collections.abc import Callable
 
 from jaxdal.calls import parse_call
+from jaxdal.strategies.adversarial_bim import adversarial_bim
+from jaxdal.strategies.badge import badge
+from jaxdal.strategies.bald import bald
+from jaxdal.strategies.cluster_margin import cluster_margin
+from jaxdal.strategies.coreset import coreset
+from jaxdal.strategies.kmeans import kmeans
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
 from jaxdal.types import Strategy
@@ -14,6 +20,12 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "least_confidence": least_confidence,
     "margin": margin,
     "entropy": entropy,
+    "adversarial_bim": adversarial_bim,
+    "badge": badge,
+    "bald": bald,
+    "cluster_margin": cluster_margin,
+    "coreset": coreset,
+    "kmeans": kmeans,
 }
 
 
