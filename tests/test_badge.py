@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.pool import Badge
 
 from jaxdal.keys import keys_for
-from jaxdal.strategies import badge, distances
+from jaxdal.strategies import distances
+
+badge = import_module("jaxdal.strategies.badge")  # the package exports the function of this name
 
 STRATEGY = badge.badge()
 

@@ -1,6 +1,7 @@
 """Core-set: the greedy k-centre of its paper, on one device and on eight."""
 
 import re
+from importlib import import_module
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,9 @@ from reference import coreset as reference
 from selecting import after_scoring_in_batches, alone, some_pool, split, spread
 from skactiveml.pool import CoreSet
 
-from jaxdal.strategies import coreset, distances
+from jaxdal.strategies import distances
+
+coreset = import_module("jaxdal.strategies.coreset")  # the package exports the function of this name
 
 STRATEGY = coreset.coreset()
 

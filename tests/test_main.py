@@ -212,7 +212,7 @@ def test_another_configuration_is_refused(again: Command) -> None:
     told = refusal(again, "--epochs=3", "--strategy=entropy")
     assert "these keys differ:" in told
     assert "epochs (2 there, 3 now)" in told
-    assert 'strategy ("margin" there, "entropy" now)' in told
+    assert 'strategy ("badge" there, "entropy" now)' in told
     assert "batch" not in told
     told = refusal(again, "--seeds=4,2,7")
     assert "seeds ([4,2] there, [4,2,7] now)" in told
