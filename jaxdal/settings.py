@@ -85,8 +85,8 @@ def resolve(
     model = model or (info.model.removesuffix("_thin") if rules.standard_net else info.model)
     net = models.build(model, images.train_x.shape[1:], images.num_classes)  # refuses unknown names and unfit shapes
     if precision == "auto":
-        # LeNet is bound by latency, not by arithmetic: nothing is gained there.
-        precision = "f32" if platform == "cpu" or model == "lenet" else "bf16"
+        # Networks without a convolution of XLA's (LeNet) are bound by latency, not by arithmetic: nothing is gained.
+        precision = "f32" if platform == "cpu" or net.cpu_loop else "bf16"
     _at_least("epochs", epochs, 1)
     _at_least("batch", batch, 2)
     _at_least("eval_every", eval_every, 0)
@@ -94,8 +94,8 @@ def resolve(
     if learning_rate is not None and not 0 < learning_rate < float("inf"):
         raise InputError(f"--learning_rate={learning_rate} is not a positive number")
     if pack == 0:
-        # On a CPU a block-diagonal convolution costs as many times more as there are runs; LeNet has none.
-        pack = 1 if platform == "cpu" and model != "lenet" else net.pack
+        # On a CPU a block-diagonal convolution costs as many times more as there are runs.
+        pack = 1 if platform == "cpu" and not net.cpu_loop else net.pack
     pool = images.train_y.shape[0]
     labels = budget(
         info.n_start if n_start is None else n_start, info.n_query if n_query is None else n_query,
