@@ -10,13 +10,19 @@ import optax
 from jaxdal import plan
 from jaxdal.keys import Keys
 from jaxdal.parallel import Lanes
-from jaxdal.types import Array, Batch, Network, Pool, Recipe, TestSet, Trainer, TrainState, Tree
+from jaxdal.types import Array, Batch, Moment, Network, Phase, Pool, Recipe, TestSet, Trainer, TrainState, Tree
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
     """Clamp, weight decay, momentum, in the order of the published runs; the learning rate is the step's own."""
     clamp = optax.identity() if recipe.clamp is None else optax.clip(recipe.clamp)
-    return optax.chain(clamp, optax.add_decayed_weights(recipe.weight_decay), optax.trace(recipe.momentum))
+    decay = optax.add_decayed_weights(recipe.weight_decay, mask=_kernels if recipe.decay_kernels_only else None)
+    return optax.chain(clamp, decay, optax.trace(recipe.momentum))
+
+
+def _kernels(params: Tree) -> Tree:
+    """Which parameters are matrices or filters: not biases, and nothing of a BatchNorm."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def learning_rate(recipe: Recipe, epoch: Array) -> Array:
@@ -26,32 +32,50 @@ def learning_rate(recipe: Recipe, epoch: Array) -> Array:
     return jnp.asarray(rates, jnp.float32)[passed]
 
 
-def init(network: Network, recipe: Recipe, keys: Keys) -> TrainState:
+def init(network: Network, trainer: Trainer, recipe: Recipe, keys: Keys) -> TrainState:
     """Return a fresh run: every round starts from new weights, the same for all strategies at one seed."""
     variables = network.init(keys.weights)
-    momentum = optimiser(recipe).init(variables["params"])
-    return TrainState(variables, momentum, loss=jnp.float32(0), diverged=jnp.int32(0))
+    average = () if trainer.average is None else jax.tree.map(jnp.copy, variables)  # a copy: both are donated
+    if trainer.helpers is not None:
+        variables = {**variables, "helpers": trainer.helpers(keys.helpers, network)}
+    trained = {part for phase in trainer.phases for part in phase.trains}
+    momentum = {part: optimiser(recipe).init(variables[part]) for part in sorted(trained)}
+    return TrainState(variables, momentum, average, loss=jnp.float32(0), diverged=jnp.int32(0))
 
 
 def train_step(
     network: Network, trainer: Trainer, recipe: Recipe, state: TrainState, batch: Batch, key: Array, step: Array,
-    per_epoch: Array,
+    per_epoch: Array, labelled: Array,
 ) -> TrainState:  # fmt: skip
-    """Take one step of one run. key: of the round, step: i32[] counted from 0, per_epoch: i32[]."""
-    progress = step.astype(jnp.float32) / (per_epoch * recipe.epochs).astype(jnp.float32)
+    """Take one step of one run. key: of the round, step: i32[] counted from 0, per_epoch: i32[], labelled: f32[]."""
+    done, of = step.astype(jnp.float32), per_epoch.astype(jnp.float32)
+    moment = Moment(epoch=done / of, progress=done / (of * recipe.epochs), labelled=labelled)
+    key, rate = jax.random.fold_in(key, step), learning_rate(recipe, step // per_epoch)
+    variables, momentum, total = state.variables, state.optimiser, jnp.float32(0)
+    for phase in trainer.phases:
 
-    def loss_of(params: Tree) -> tuple[Array, Tree]:
-        batch_stats = state.variables["batch_stats"]
-        return trainer.loss(network, params, batch_stats, batch, jax.random.fold_in(key, step), progress)
+        def loss_of(trained: Tree, phase: Phase = phase, variables: Tree = variables) -> tuple[Array, Tree]:
+            return phase.loss(network, {**variables, **trained}, batch, key, moment)
 
-    params = state.variables["params"]
-    (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-    updates, momentum = optimiser(recipe).update(gradients, state.optimiser, params)
-    rate = learning_rate(recipe, step // per_epoch)
-    params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-    first_bad = (state.diverged == 0) & ~jnp.isfinite(loss)
+        trained = {part: variables[part] for part in phase.trains}
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        variables, total = {**variables, "batch_stats": batch_stats}, total + loss
+        for part, params in trained.items():
+            updates, after = optimiser(recipe).update(gradients[part], momentum[part], params)
+            variables = {**variables, part: jax.tree.map(lambda p, u: p - rate * u, params, updates)}
+            momentum = {**momentum, part: after}
+    average, decay = state.average, trainer.average
+    if decay is not None:
+        own = {part: variables[part] for part in average}
+        average = jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, average, own)
+    first_bad = (state.diverged == 0) & ~jnp.isfinite(total)
     diverged = jnp.where(first_bad, step + 1, state.diverged)
-    return TrainState({"params": params, "batch_stats": batch_stats}, momentum, loss, diverged)
+    return TrainState(variables, momentum, average, total, diverged)
+
+
+def answering(state: TrainState) -> Tree:
+    """Return the variables that are evaluated and that score the pool: the average where there is one."""
+    return {**state.variables, **state.average} if state.average else state.variables
 
 
 def check(state: TrainState, step: Array) -> TrainState:
@@ -76,7 +100,7 @@ class Engine:
 
     def __init__(
         self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
-        labels: tuple[int, int], rows: int, device_loop: bool, chunk: int,
+        labels: tuple[int, int], pool: int, rows: int, device_loop: bool, chunk: int,
     ) -> None:  # fmt: skip
         """labels: least and most labelled images of any round. rows: test images at once, as `Lanes.chunk` gave.
 
@@ -86,23 +110,31 @@ class Engine:
         self._lanes, self._device_loop = lanes, device_loop
         self._num_classes, self._rows = num_classes, rows
 
-        def batches(keys: Keys, known: Array, first: Array) -> Array:
+        def batches(keys: Keys, known: Array, first: Array) -> tuple[Array, Array]:
             least, most = labels
-            return plan.labelled_batches(
+            own = plan.labelled_batches(
                 keys.order, known, first, steps=chunk, batch=recipe.batch, least=least, most=most
             )
+            if not trainer.unlabelled:
+                return own, jnp.zeros((chunk, 0), jnp.int32)
+            others = plan.unlabelled_batches(
+                keys.unlabelled_order, known, first,
+                steps=chunk, batch=trainer.unlabelled * recipe.batch, least=pool - most, most=pool - least,
+            )  # fmt: skip
+            return own, others
 
         def one(
-            state: TrainState, keys: Keys, known: Array, order: Array, pool: Pool, per_epoch: Array, first: Array,
-            place: Array,
+            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], pool: Pool, per_epoch: Array,
+            first: Array, place: Array,
         ) -> TrainState:  # fmt: skip
-            index = lanes.split(order[place])
-            batch = Batch(pool.x[index], known[index])
-            return train_step(network, trainer, recipe, state, batch, keys.step, first + place, per_epoch)
+            index, others = (lanes.split(whole[place]) if whole.size else whole[0] for whole in order)
+            batch = Batch(pool.x[index], known[index], pool.x[others])
+            labelled = jnp.mean((known >= 0).astype(jnp.float32))
+            return train_step(network, trainer, recipe, state, batch, keys.step, first + place, per_epoch, labelled)
 
         def many(
-            state: TrainState, keys: Keys, known: Array, order: Array, pool: Pool, per_epoch: Array, first: Array,
-            count: Array,
+            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], pool: Pool, per_epoch: Array,
+            first: Array, count: Array,
         ) -> TrainState:  # fmt: skip
             def body(place: Array, state: TrainState) -> TrainState:
                 return one(state, keys, known, order, pool, per_epoch, first, place)
@@ -114,7 +146,7 @@ class Engine:
             right = lanes.over_rows(partial(is_right, network))(row, variables, test)
             return counts.at[test.y[jnp.minimum(row, test.y.shape[0] - 1)]].add(right.astype(jnp.int32))
 
-        self.init = lanes.lift(partial(init, network, recipe), "r")  # Keys -> TrainState
+        self.init = lanes.lift(partial(init, network, trainer, recipe), "r")  # Keys -> TrainState
         self._batches = lanes.lift(batches, "rrs")
         self._one = lanes.lift(one, "rrrrssss", donate=(0,))
         self._many = lanes.lift(many, "rrrrssss", donate=(0,))
@@ -135,7 +167,7 @@ class Engine:
         return self._check(state, np.int32(until))
 
     def evaluate(self, variables: Tree, test: TestSet) -> Array:
-        """Count the right answers on the test set per class: -> i32[R, K]."""
+        """Count the right answers of `answering` variables on the test set per class: -> i32[R, K]."""
         counts = self._lanes.per_run(np.zeros((self._lanes.width, self._num_classes), np.int32))
         for first in range(0, test.y.shape[0], self._rows):
             counts = self._count(variables, test, counts, np.int32(first))

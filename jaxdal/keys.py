@@ -21,6 +21,8 @@ class Keys(NamedTuple):
     step: Array  # augmentation and dropout, folded with the number of the step
     signals: Array
     select: Array
+    unlabelled_order: Array  # of the unlabelled images in the batches
+    helpers: Array  # weights of networks that are trained alongside
 
 
 def keys_for(seed: Array, round_: Array) -> Keys:

@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdal import augment, models
-from jaxdal.calls import parse_call
+from jaxdal import augment, models, trainers
 from jaxdal.engine import Engine
 from jaxdal.keys import Keys, keys_for
 from jaxdal.parallel import Lanes, packs
 from jaxdal.settings import Settings
 from jaxdal.signals import Gather
-from jaxdal.trainers import TRAINERS
 from jaxdal.types import Array, Pool, Strategy, TestSet, Tree
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
@@ -49,11 +47,12 @@ class Lab:
         self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
         model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, DTYPES[settings.precision])
         network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
-        trainer = strategy.wrap(parse_call(settings.trainer, TRAINERS, "trainer"))
+        trainer = strategy.wrap(trainers.build(settings.trainer, settings.preset))
         self.engine = Engine(
             self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
-            labels=(budget.labels[0], budget.labels[-1]), rows=self.lanes.chunk(test[1].shape[0], sizes.rows),
-            device_loop=platform != "cpu" or model.cpu_loop, chunk=sizes.steps,
+            labels=(budget.labels[0], budget.labels[-1]), pool=settings.pool,
+            rows=self.lanes.chunk(test[1].shape[0], sizes.rows), device_loop=platform != "cpu" or model.cpu_loop,
+            chunk=sizes.steps,
         )  # fmt: skip
         self.gather = Gather(self.lanes, network, strategy.needs, self.pool, sizes.rows)
 

@@ -11,12 +11,12 @@ from jaxdal import checkpoint, data, environment, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.cost import Clock, wait
 from jaxdal.data import Oracle
+from jaxdal.engine import answering
 from jaxdal.errors import InputError
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.keys import Keys
 from jaxdal.lab import Lab
 from jaxdal.memory import load_memory, save_memory
-from jaxdal.plan import steps_per_epoch
 from jaxdal.progress import Progress
 from jaxdal.types import Array, Dataset, Strategy, TrainState, Tree
 
@@ -105,12 +105,13 @@ def play(
     known = lab.lanes.per_run(np.stack([run.known for run in runs]))
 
     state, best = train(lab, runs, keys, known, round_, clock, inside, progress)
+    variables = answering(state)
     with clock.charge("eval"):
-        correct = np.asarray(lab.engine.evaluate(state.variables, lab.test))
+        correct = np.asarray(lab.engine.evaluate(variables, lab.test))
     picks = np.zeros((len(runs), 0), np.int32)
     if round_ + 1 < rules.budget.rounds:
         with clock.charge("infer"):
-            found = wait(lab.gather(keys, state.variables, known, lab.pool))
+            found = wait(lab.gather(keys, variables, known, lab.pool))
         with clock.charge("select"):
             memory = lab.lanes.per_run(jax.tree.map(lambda *leaves: np.stack(leaves), *(run.memory for run in runs)))
             picks, memory = jax.tree.map(np.asarray, lab.select(keys, known, memory, *found))
@@ -138,7 +139,7 @@ def play(
         line["runs_at_once"] = len(runs)
         lines.append(line)
         if weights is not None:
-            own = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), state.variables)
+            own = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), variables)
             checkpoint.save(checkpoint.weights_path(weights, run.seed, round_), own)
     return lines
 
@@ -149,8 +150,8 @@ def train(
 ) -> tuple[TrainState, np.ndarray]:  # fmt: skip
     """Train a pack for one round, from its kept state if there is one: -> (state, best accuracies, f64[runs])."""
     rules, engine = lab.settings, lab.engine
-    per_epoch = steps_per_epoch(rules.budget.labels[round_], rules.recipe.batch)
-    total = rules.steps[round_]
+    per_epoch = rules.per_epoch[round_]
+    total = rules.recipe.epochs * per_epoch
     between = rules.eval_every * per_epoch or total  # steps from one evaluation to the next
     names = [run.seed for run in runs]
     done, best = 0, np.zeros(len(runs))
@@ -170,7 +171,7 @@ def train(
         done = until
         if done % between == 0 and done < total:
             with clock.charge("eval"):
-                correct = np.asarray(engine.evaluate(state.variables, lab.test))
+                correct = np.asarray(engine.evaluate(answering(state), lab.test))
             best = np.maximum(best, [accuracy(correct[lane], lab) for lane in range(len(runs))])
         inside.offer(round_, names, state, done, clock.seconds, best)
     return state, best

@@ -1,4 +1,4 @@
-"""The order of training, as data: which labelled images each step sees. For one run, on the device."""
+"""The order of training, as data: which images each step sees. For one run, on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +6,44 @@ import jax.numpy as jnp
 from jaxdal.types import Array
 
 
-def steps_per_epoch(labelled: int, batch: int) -> int:
+def steps_per_epoch(images: int, batch: int) -> int:
     """Full batches only, at least one: a padded or partial batch would corrupt BatchNorm's statistics."""
-    return max(labelled // batch, 1)
+    return max(images // batch, 1)
 
 
 def labelled_batches(
     key: Array, known: Array, first_step: Array, *, steps: int, batch: int, least: int, most: int
 ) -> Array:
-    """Return the pool indices of the next `steps` batches. known: i32[N], first_step: i32[] -> i32[steps, batch].
+    """Return the labelled images of the next `steps` batches. known: i32[N], first_step: i32[] -> i32[steps, batch].
 
-    Every epoch is a new permutation of the labelled images, cut into full batches; with fewer labels than a batch,
-    batches are drawn with replacement. The order depends on the key, the epoch and `known` only, not on where the
-    steps are cut. least, most: bounds of the number of labels over all rounds, which make the shapes static.
+    least, most: bounds of the number of labels over all rounds.
+    """
+    return batches(key, known >= 0, first_step, steps=steps, batch=batch, least=least, most=most)
+
+
+def unlabelled_batches(
+    key: Array, known: Array, first_step: Array, *, steps: int, batch: int, least: int, most: int
+) -> Array:
+    """Return the unlabelled images of the next `steps` batches: as `labelled_batches`, of the others.
+
+    Where everything is labelled, all images stand in for the unlabelled ones, without their labels.
+    """
+    member = (known < 0) | jnp.all(known >= 0)
+    if least == 0:
+        least, most = 1, known.shape[0]
+    return batches(key, member, first_step, steps=steps, batch=batch, least=least, most=most)
+
+
+def batches(key: Array, member: Array, first_step: Array, *, steps: int, batch: int, least: int, most: int) -> Array:
+    """Return the pool indices of the next `steps` batches. member: bool[N], first_step: i32[] -> i32[steps, batch].
+
+    Every pass is a new permutation of the members, cut into full batches; with fewer members than a batch, batches are
+    drawn with replacement. The order depends on the key, the pass and the members only, not on where the steps are cut.
+    least, most: bounds of the number of members over all rounds, which make the shapes static.
     """
     size = max(most, batch)
-    labels = jnp.nonzero(known >= 0, size=size, fill_value=0)[0].astype(jnp.int32)
-    count = jnp.sum(known >= 0, dtype=jnp.int32)
+    images = jnp.nonzero(member, size=size, fill_value=0)[0].astype(jnp.int32)
+    count = jnp.sum(member, dtype=jnp.int32)
     per_epoch = jnp.maximum(count // batch, 1)
     first_epoch = first_step // per_epoch
     place = jnp.arange(size, dtype=jnp.int32)
@@ -31,7 +52,7 @@ def labelled_batches(
         bits = jax.random.bits(jax.random.fold_in(key, epoch), place.shape) >> 1
         shuffled = jnp.argsort(jnp.where(place < count, bits, jnp.uint32(2**32 - 1))).astype(jnp.int32)
         drawn = (bits % count.astype(jnp.uint32)).astype(jnp.int32)
-        return labels[jnp.where(count < batch, drawn, shuffled)]
+        return images[jnp.where(count < batch, drawn, shuffled)]
 
     epochs = steps // steps_per_epoch(least, batch) + 2
     orders = jax.vmap(epoch_order)(first_epoch + jnp.arange(epochs, dtype=jnp.int32))

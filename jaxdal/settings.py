@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxdal import data, models, strategies, trainers
 from jaxdal.budgets import Budget, budget
-from jaxdal.calls import parse_call, unknown
+from jaxdal.calls import unknown
 from jaxdal.errors import InputError
 from jaxdal.plan import steps_per_epoch
 from jaxdal.types import Dataset, Recipe, Strategy
@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     seeds: tuple[int, ...]
     budget: Budget
     recipe: Recipe
+    per_epoch: tuple[int, ...]  # training steps of an epoch, for each round
     precision: str  # "f32" or "bf16", of the convolutions
     flip: bool
     crop: int  # pixels of padding
@@ -58,18 +59,17 @@ class Settings(NamedTuple):
     @property
     def steps(self) -> list[int]:
         """Training steps of each round."""
-        recipe = self.recipe
-        return [recipe.epochs * steps_per_epoch(labels, recipe.batch) for labels in self.budget.labels]
+        return [self.recipe.epochs * per_epoch for per_epoch in self.per_epoch]
 
     def config(self) -> dict[str, Any]:
         """Return the first line of the journal: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
-        return {key: value for key, value in flat.items() if key not in ("budget", "recipe")}
+        return {key: value for key, value in flat.items() if key not in ("budget", "recipe", "per_epoch")}
 
 
 def resolve(
     dataset: str | Dataset, images: Dataset, strategy: str | Strategy, *, platform: str = "cpu",
-    trainer: str = "supervised", model: str | None = None, preset: str = "paper", seeds: Sequence[int] = (0,),
+    trainer: str | None = None, model: str | None = None, preset: str = "paper", seeds: Sequence[int] = (0,),
     n_start: str | int | None = None, n_query: str | int | None = None, n_end: str | int | None = None,
     epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
     precision: str = "auto", pack: int = 0,
@@ -80,6 +80,9 @@ def resolve(
         InputError: a name is unknown, or a number does not fit.
     """
     check_names(strategy, trainer, model, preset, precision)
+    chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
+    trainer = trainer or chosen.trainer
+    training = chosen.wrap(trainers.build(trainer, preset))
     name = dataset if isinstance(dataset, str) else "arrays"
     info, rules = data.info(name, images), PRESETS[preset]
     model = model or (info.model.removesuffix("_thin") if rules.standard_net else info.model)
@@ -106,13 +109,15 @@ def resolve(
         batch = info.batch
         while name not in data.TABLE and batch > 16 and labels.n_start < 4 * batch:
             batch, rate = batch // 2, rate / math.sqrt(2)  # own images: several steps an epoch, however few the labels
-    recipe = Recipe(
-        epochs=epochs or info.epochs, batch=batch, learning_rate=rate if learning_rate is None else learning_rate,
-        milestones=info.milestones, clamp=rules.clamp,
-    )  # fmt: skip
+    recipe = training.recipe(
+        Recipe(epochs or info.epochs, batch, learning_rate=rate, milestones=info.milestones, clamp=rules.clamp)
+    )
+    if learning_rate is not None:
+        recipe = recipe._replace(learning_rate=learning_rate)
+    per_epoch = tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels)
     return Settings(
         dataset=name, strategy=_name(strategy), trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
-        budget=labels, recipe=recipe, precision=precision,
+        budget=labels, recipe=recipe, per_epoch=per_epoch, precision=precision,
         flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
         mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack,
         pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes, fingerprint=data.fingerprint(images),
@@ -120,7 +125,7 @@ def resolve(
 
 
 def check_names(
-    strategy: str | Strategy, trainer: str = "supervised", model: str | None = None, preset: str = "paper",
+    strategy: str | Strategy, trainer: str | None = None, model: str | None = None, preset: str = "paper",
     precision: str = "auto", **_: Any,
 ) -> None:  # fmt: skip
     """Refuse names that are in no table; it needs no images, so that a slip need not wait for them.
@@ -128,9 +133,9 @@ def check_names(
     Raises:
         InputError: a name is unknown.
     """
-    if isinstance(strategy, str):
-        strategies.build(strategy)
-    parse_call(trainer, trainers.TRAINERS, "trainer")
+    chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
+    if preset in PRESETS:  # else refused below
+        chosen.wrap(trainers.build(trainer or chosen.trainer, preset))
     tables: dict[str, Collection[str]] = {"model": models.MODELS, "preset": PRESETS, "precision": PRECISIONS}
     for (what, table), name in zip(tables.items(), (model, preset, precision), strict=True):
         if name is not None and name not in table:

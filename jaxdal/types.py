@@ -41,8 +41,9 @@ class TestSet(NamedTuple):
 class Model(NamedTuple):
     """A neural network as pure functions. variables = {"params": f32 tree, "batch_stats": f32 tree}.
 
-    apply(variables, x: f32[B, H, W, C], *, train=False, dropout_key=None) -> (logits: f32[B, K], taps).
-    `train` makes BatchNorm use the statistics of the batch; dropout is active if and only if a key is given.
+    apply(variables, x: f32[B, H, W, C], *, train=False, dropout_key=None, chunks=1) -> (logits: f32[B, K], taps).
+    `train` makes BatchNorm use the statistics of the batch, or of each of so many equal `chunks` of it, as if they were
+    passed one after another; dropout is active if and only if a key is given.
     taps: "features" f32[B, d] (input of the last linear layer, before dropout), "maps" (the stage outputs),
     "batch_stats" (the updated running statistics; unchanged unless `train`).
     """
@@ -70,16 +71,15 @@ class Batch(NamedTuple):
 
     x: Array  # u8[B, H, W, C], labelled images
     y: Array  # i32[B], their revealed labels
+    unlabelled: Array  # u8[U, H, W, C], U = 0 unless the trainer asks for more
 
 
-class Trainer(NamedTuple):
-    """How a network is trained on one batch.
+class Moment(NamedTuple):
+    """Where a round's training stands when a step begins."""
 
-    loss(network, params, batch_stats, batch, key, progress) -> (loss: f32[], new batch_stats);
-    progress: f32[], the share of the round's steps that are done.
-    """
-
-    loss: Callable[..., tuple[Array, Tree]]
+    epoch: Array  # f32[], epochs done
+    progress: Array  # f32[], share of the round's steps that are done
+    labelled: Array  # f32[], share of the pool that is labelled
 
 
 class Recipe(NamedTuple):
@@ -90,15 +90,40 @@ class Recipe(NamedTuple):
     learning_rate: float
     milestones: tuple[float, ...]  # shares of the epochs at which the rate falls to a tenth
     momentum: float = 0.9
-    weight_decay: float = 5e-4  # on every parameter, as in the published runs
+    weight_decay: float = 5e-4
+    decay_kernels_only: bool = False  # False: on every parameter, as in the published runs
     clamp: float | None = None  # every gradient element is clipped to [-clamp, clamp]
+
+
+class Phase(NamedTuple):
+    """One update within a training step: what is minimised, over which parts of the variables.
+
+    loss(network, variables, batch, key, moment) -> (loss: f32[], new batch_stats). Every phase of a step receives the
+    same key, so that phases may look at the same augmented images.
+    """
+
+    loss: Callable[..., tuple[Array, Tree]]
+    trains: tuple[str, ...] = ("params",)
+
+
+class Trainer(NamedTuple):
+    """How a network is trained. Training on labels alone is the case of no unlabelled images per labelled one."""
+
+    phases: tuple[Phase, ...]  # of one step, each with the variables that those before it have left
+    unlabelled: int = 0  # unlabelled images per labelled one in a batch
+    # (labelled images, pool size) -> how many images an epoch has of them that steps count (labelled ones, as a rule)
+    epoch: Callable[[int, int], int] = lambda labelled, pool: labelled
+    helpers: Callable[[Array, Network], Tree] | None = None  # key, network -> variables["helpers"], trained alongside
+    average: float | None = None  # answers come from a moving average of weights and statistics with this decay
+    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe  # what it changes in the data set's recipe
 
 
 class TrainState(NamedTuple):
     """One run in the middle of a round."""
 
-    variables: Tree  # {"params", "batch_stats"}
-    optimiser: Tree
+    variables: Tree  # {"params", "batch_stats"}, and "helpers" if the trainer has some
+    optimiser: Tree  # a state for each part of the variables that is trained
+    average: Tree  # {"params", "batch_stats"}, or () if the trainer does not average
     loss: Array  # f32[], of the last step
     diverged: Array  # i32[], the first step (counted from 1) that was not finite, 0 while all were
 
@@ -125,3 +150,4 @@ class Strategy(NamedTuple):
     select: Callable[..., tuple[Array, Tree]]
     memory: Callable[[int], Tree] = lambda size: ()  # pool size -> what the first round's select receives
     wrap: Callable[[Trainer], Trainer] = lambda trainer: trainer
+    trainer: str = "supervised"  # the one that it was made for, used unless another is asked for

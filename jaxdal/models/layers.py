@@ -72,16 +72,18 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) in torch's convention, in float32 whatever the dtype of its input.
 
-    The variance that normalises is biased, the running one unbiased. `_moments` keeps its axes and takes any leading
-    ones: moments per chunk of a batch are a reshape away.
+    The variance that normalises is biased, the running one unbiased.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        """[B, H, W, C] -> the same; `train` normalises by the batch and updates the running statistics."""
+    def __call__(self, x: Array, train: bool, chunks: int = 1) -> Array:
+        """[B, H, W, C] -> the same; `train` normalises by the batch and updates the running statistics.
+
+        With several chunks, B / chunks rows each, as `chunks` calls one after another: by the statistics of their own.
+        """
         width = (x.shape[-1],)
         scale = self.param("scale", ones, width)
         bias = self.param("bias", zeros, width)
@@ -90,15 +92,19 @@ class BatchNorm(nn.Module):
         images = x.astype(jnp.float32)
         mean, var = running_mean.value, running_var.value
         if train:
+            if chunks > 1:
+                images = images.reshape(chunks, -1, *x.shape[1:])
             mean, var = _moments(images, around=mean)
-            n = x.size // x.shape[-1]
+            n = x.size // x.shape[-1] // chunks
             running_mean.value = self._follow(running_mean.value, mean)
             running_var.value = self._follow(running_var.value, var * (n / max(n - 1, 1)))
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return ((images - mean) * gain + bias).astype(x.dtype)
+        return ((images - mean) * gain + bias).astype(x.dtype).reshape(x.shape)
 
-    def _follow(self, running: Array, batch: Array) -> Array:
-        return (1 - self.momentum) * running + self.momentum * jax.lax.stop_gradient(batch.reshape(running.shape))
+    def _follow(self, running: Array, batches: Array) -> Array:
+        for batch in jax.lax.stop_gradient(batches.reshape(-1, *running.shape)):
+            running = (1 - self.momentum) * running + self.momentum * batch
+        return running
 
 
 def _moments(x: Array, around: Array) -> tuple[Array, Array]:

@@ -110,9 +110,9 @@ def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.
         return initialise(module, key, jnp.zeros((1, SIDE, SIDE, channels)), None)
 
     def apply(
-        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None
+        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None, chunks: int = 1
     ) -> tuple[Array, dict[str, Any]]:
-        del train  # no statistics of the batch in here
+        del train, chunks  # no statistics of the batch in here
         output: Any = module.apply({"params": variables["params"]}, jnp.pad(x, border), dropout_key)
         logits, features, maps = output
         return logits, {"features": features, "maps": maps, "batch_stats": variables["batch_stats"]}

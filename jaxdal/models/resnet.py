@@ -19,15 +19,15 @@ class Block(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, chunks: int) -> Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
         y = Conv(self.width, 3, self.stride, padding=1)(x)
-        y = nn.relu(BatchNorm()(y, train))
+        y = nn.relu(BatchNorm()(y, train, chunks))
         y = Conv(self.width, 3, padding=1)(y)
-        y = BatchNorm()(y, train)
+        y = BatchNorm()(y, train, chunks)
         if x.shape != y.shape:
             x = Conv(self.width, 1, self.stride, padding=0)(x)
-            x = BatchNorm()(x, train)
+            x = BatchNorm()(x, train, chunks)
         return nn.relu(x + y)
 
 
@@ -40,14 +40,14 @@ class ResNet18(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array, Array, tuple[Array, ...]]:
+    def __call__(self, x: Array, train: bool, chunks: int = 1) -> tuple[Array, Array, tuple[Array, ...]]:
         """f32[B, H, W, C] -> logits f32[B, K], features f32[B, d], the stages' maps f32[B, h, w, width]."""
         x = Conv(self.widths[0], 3, padding=1)(x.astype(self.dtype))
-        x = nn.relu(BatchNorm()(x, train))
+        x = nn.relu(BatchNorm()(x, train, chunks))
         maps = []
         for stage, width in enumerate(self.widths):
-            x = Block(width, stride=1 if stage == 0 else 2)(x, train)
-            x = Block(width, stride=1)(x, train)
+            x = Block(width, stride=1 if stage == 0 else 2)(x, train, chunks)
+            x = Block(width, stride=1)(x, train, chunks)
             maps.append(x.astype(jnp.float32))
         window = (self.window_of_8x8,) * 2 if x.shape[1:3] == (8, 8) else x.shape[1:3]
         features = _average_pool(maps[-1], window).reshape(x.shape[0], -1)
@@ -68,10 +68,11 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> 
         return initialise(module, key, jnp.zeros((1, *image_shape)), False)
 
     def apply(
-        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None
+        variables: Tree, x: Array, *, train: bool = False, dropout_key: Array | None = None, chunks: int = 1
     ) -> tuple[Array, dict[str, Any]]:
         del dropout_key  # the published networks have no active dropout
-        (logits, features, maps), updated = module.apply(variables, x, train, mutable=["batch_stats"])
+        own = {part: variables[part] for part in ("params", "batch_stats")}
+        (logits, features, maps), updated = module.apply(own, x, train, chunks, mutable=["batch_stats"])
         # A packed convolution zeroes what is not finite in its input. The statistics of a diverged run still show it:
         # let them reach its loss, so that it is noticed in the step in which it would be alone.
         doubt = sum(jnp.sum(0 * s) for s in jax.tree.leaves(jax.lax.stop_gradient(updated)))

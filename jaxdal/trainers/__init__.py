@@ -1,7 +1,30 @@
-"""The table of trainers: `--trainer=NAME`."""
+"""The table of trainers: `--trainer=NAME` or, with hyper-parameters, `--trainer='NAME(option=value)'`."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+from jaxdal.calls import parse_call
 from jaxdal.trainers.supervised import supervised
+from jaxdal.types import Trainer
 
-TRAINERS = {
+__all__ = ["TRAINERS", "build"]
+
+TRAINERS: dict[str, Callable[..., Trainer]] = {
     "supervised": supervised,
 }
+
+
+def build(text: str, preset: str = "paper") -> Trainer:
+    """Make the trainer that `text` names, such as "supervised" or "mixmatch(weight=75)".
+
+    preset: the protocol; trainers that know two sets of hyper-parameters have an argument of this name.
+
+    Raises:
+        InputError: the name is unknown, or the options are not those of the trainer.
+    """
+
+    def with_preset(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
+        return partial(make, preset=preset) if "preset" in inspect.signature(make).parameters else make
+
+    return parse_call(text, {name: with_preset(make) for name, make in TRAINERS.items()}, "trainer")
