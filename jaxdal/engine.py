@@ -32,12 +32,16 @@ def learning_rate(recipe: Recipe, epoch: Array) -> Array:
     return jnp.asarray(rates, jnp.float32)[passed]
 
 
-def init(network: Network, trainer: Trainer, recipe: Recipe, keys: Keys) -> TrainState:
-    """Return a fresh run: every round starts from new weights, the same for all strategies at one seed."""
+def init(network: Network, trainer: Trainer, recipe: Recipe, image: tuple[int, ...], keys: Keys) -> TrainState:
+    """Return a fresh run: every round starts from new weights, the same for all strategies at one seed.
+
+    image: [H, W, C].
+    """
     variables = network.init(keys.weights)
     average = () if trainer.average is None else jax.tree.map(jnp.copy, variables)  # a copy: both are donated
     if trainer.helpers is not None:
-        variables = {**variables, "helpers": trainer.helpers(keys.helpers, network)}
+        _, taps = jax.eval_shape(network.apply, variables, jnp.zeros((1, *image)))
+        variables = {**variables, "helpers": trainer.helpers(keys.helpers, taps)}
     trained = {part for phase in trainer.phases for part in phase.trains}
     momentum = {part: optimiser(recipe).init(variables[part]) for part in sorted(trained)}
     return TrainState(variables, momentum, average, loss=jnp.float32(0), diverged=jnp.int32(0))
@@ -100,9 +104,9 @@ class Engine:
 
     def __init__(
         self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
-        labels: tuple[int, int], pool: int, rows: int, device_loop: bool, chunk: int,
+        labels: tuple[int, int], pool: tuple[int, ...], rows: int, device_loop: bool, chunk: int,
     ) -> None:  # fmt: skip
-        """labels: least and most labelled images of any round. rows: test images at once, as `Lanes.chunk` gave.
+        """labels: least and most labelled images of any round. pool: its shape [N, H, W, C]. rows: test images at once, as `Lanes.chunk` gave.
 
         chunk: the most steps of one `advance`.
         """
@@ -119,7 +123,7 @@ class Engine:
                 return own, jnp.zeros((chunk, 0), jnp.int32)
             others = plan.unlabelled_batches(
                 keys.unlabelled_order, known, first,
-                steps=chunk, batch=trainer.unlabelled * recipe.batch, least=pool - most, most=pool - least,
+                steps=chunk, batch=trainer.unlabelled * recipe.batch, least=pool[0] - most, most=pool[0] - least,
             )  # fmt: skip
             return own, others
 
@@ -146,7 +150,7 @@ class Engine:
             right = lanes.over_rows(partial(is_right, network))(row, variables, test)
             return counts.at[test.y[jnp.minimum(row, test.y.shape[0] - 1)]].add(right.astype(jnp.int32))
 
-        self.init = lanes.lift(partial(init, network, trainer, recipe), "r")  # Keys -> TrainState
+        self.init = lanes.lift(partial(init, network, trainer, recipe, pool[1:]), "r")  # Keys -> TrainState
         self._batches = lanes.lift(batches, "rrs")
         self._one = lanes.lift(one, "rrrrssss", donate=(0,))
         self._many = lanes.lift(many, "rrrrssss", donate=(0,))

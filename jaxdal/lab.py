@@ -50,7 +50,7 @@ class Lab:
         trainer = strategy.wrap(trainers.build(settings.trainer, settings.preset))
         self.engine = Engine(
             self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
-            labels=(budget.labels[0], budget.labels[-1]), pool=settings.pool,
+            labels=(budget.labels[0], budget.labels[-1]), pool=pool_x.shape,
             rows=self.lanes.chunk(test[1].shape[0], sizes.rows), device_loop=platform != "cpu" or model.cpu_loop,
             chunk=sizes.steps,
         )  # fmt: skip

@@ -125,7 +125,7 @@ def test_evaluation_counts_every_test_image_once(blobs, rows):
     assert 0 < right.sum() < right.size
     again = Engine(
         one.lab.lanes, network, supervised(), one.lab.settings.recipe, num_classes=4, labels=(40, 80),
-        pool=200, rows=rows, device_loop=False, chunk=32,
+        pool=blobs.train_x.shape, rows=rows, device_loop=False, chunk=32,
     )  # fmt: skip
     counted = np.asarray(again.evaluate(variables, one.lab.test))[0]
     np.testing.assert_array_equal(counted, np.bincount(blobs.test_y[right], minlength=4))
