@@ -106,9 +106,9 @@ class Engine:
         self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
         labels: tuple[int, int], pool: tuple[int, ...], rows: int, device_loop: bool, chunk: int,
     ) -> None:  # fmt: skip
-        """labels: least and most labelled images of any round. pool: its shape [N, H, W, C]. rows: test images at once, as `Lanes.chunk` gave.
+        """labels: least and most labelled images of any round. pool: its shape [N, H, W, C].
 
-        chunk: the most steps of one `advance`.
+        rows: test images at once, as `Lanes.chunk` gave. chunk: the most steps of one `advance`.
         """
         self.chunk = chunk
         self._lanes, self._device_loop = lanes, device_loop

@@ -113,7 +113,7 @@ class Trainer(NamedTuple):
     unlabelled: int = 0  # unlabelled images per labelled one in a batch
     # (labelled images, pool size) -> how many images an epoch has of them that steps count (labelled ones, as a rule)
     epoch: Callable[[int, int], int] = lambda labelled, pool: labelled
-    # key, taps of one image (shapes alone) -> variables["helpers"], the parameters of networks that are trained alongside
+    # key, taps of one image (shapes alone) -> variables["helpers"], parameters of networks that are trained alongside
     helpers: Callable[[Array, Tree], Tree] | None = None
     average: float | None = None  # answers come from a moving average of weights and statistics with this decay
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe  # what it changes in the data set's recipe

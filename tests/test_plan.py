@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdal.keys import Keys, keys_for
-from jaxdal.plan import labelled_batches, steps_per_epoch
+from jaxdal.plan import labelled_batches, steps_per_epoch, unlabelled_batches
 
 POOL, BATCH = 60, 8
 KEY = keys_for(0, 0).order
@@ -142,3 +142,22 @@ def test_a_new_purpose_leaves_the_keys_of_the_others_alone():
     base = jax.random.fold_in(jax.random.key(4), 2)
     for place, key in enumerate(keys_for(4, 2)):
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.fold_in(base, place)))
+
+
+def test_unlabelled_batches_are_passes_over_the_others():
+    known, bounds = knowledge(24), {"steps": 28, "batch": BATCH, "least": POOL - 40, "most": POOL - 4}
+    found = np.asarray(jax.jit(partial(unlabelled_batches, **bounds))(KEY, known, np.int32(0)))
+    others = np.flatnonzero(known < 0)
+    assert np.isin(found, others).all()
+    per_pass = len(others) // BATCH
+    for first in range(0, 28 - per_pass + 1, per_pass):
+        seen = found[first : first + per_pass].ravel()
+        assert len(np.unique(seen)) == len(seen)
+    assert len(np.unique(found)) == len(others), "what one pass leaves out comes in another"
+
+
+def test_where_everything_is_labelled_all_images_stand_in():
+    bounds = {"steps": 12, "batch": BATCH, "least": 0, "most": POOL - 4}
+    found = np.asarray(unlabelled_batches(KEY, np.zeros(POOL, np.int32), np.int32(0), **bounds))
+    per_pass = POOL // BATCH
+    assert len(np.unique(found[:per_pass])) == per_pass * BATCH

@@ -9,6 +9,7 @@ from jaxdal.strategies.bald import bald
 from jaxdal.strategies.cluster_margin import cluster_margin
 from jaxdal.strategies.coreset import coreset
 from jaxdal.strategies.kmeans import kmeans
+from jaxdal.strategies.learning_loss import learning_loss
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
 from jaxdal.types import Strategy
@@ -26,6 +27,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "cluster_margin": cluster_margin,
     "coreset": coreset,
     "kmeans": kmeans,
+    "learning_loss": learning_loss,
 }
 
 
