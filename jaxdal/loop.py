@@ -46,9 +46,12 @@ class Run:
 def run(
     dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *, workdir: str | Path | None = None,
     data_dir: str | None = None, save_weights: bool = False, checkpoint_seconds: float = 300.0,
+    share_round_0: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
 ) -> Result:  # fmt: skip
     """Run, or continue, an experiment. `options` are those of `settings.resolve`: the flags of the command.
+
+    share_round_0: a folder where strategies find the round 0 that another one with the same training has trained.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
@@ -70,6 +73,10 @@ def run(
         pool_x, oracle, test = data.split(images)
         lab = Lab(rules, pool_x, test, chosen, devices)
         inside = InsideRound(folder, checkpoint_seconds, rules.config())
+        shared = None
+        if share_round_0 is not None:
+            same = rules.training(chosen) | {"environment": environment.describe(devices)}
+            shared = InsideRound(Path(share_round_0), 0.0, same)
         runs = [Run(seed, oracle, chosen.memory(rules.pool)) for seed in rules.seeds]
         recall(runs, lab, journal, folder)
         with Progress(
@@ -82,7 +89,9 @@ def run(
                 group: Group = []
                 for pack in lab.packs:
                     weights = folder if save_weights else None
-                    group += play(lab, runs[pack.start : pack.stop], round_, journal.live, inside, weights, progress)
+                    members = runs[pack.start : pack.stop]
+                    start = shared if round_ == 0 else None
+                    group += play(lab, members, round_, journal.live, inside, start, weights, progress)
                 remember(runs, round_, folder)
                 journal.append(group)
                 inside.clear()
@@ -93,8 +102,8 @@ def run(
 
 
 def play(
-    lab: Lab, runs: list[Run], round_: int, live: Sequence[int], inside: InsideRound, weights: Path | None,
-    progress: Progress,
+    lab: Lab, runs: list[Run], round_: int, live: Sequence[int], inside: InsideRound, shared: InsideRound | None,
+    weights: Path | None, progress: Progress,
 ) -> Group:  # fmt: skip
     """Play one round of one pack: -> a journal line per live run.
 
@@ -104,7 +113,7 @@ def play(
     keys = lab.keys(lab.lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
     known = lab.lanes.per_run(np.stack([run.known for run in runs]))
 
-    state, best = train(lab, runs, keys, known, round_, clock, inside, progress)
+    state, best = train(lab, runs, keys, known, round_, clock, inside, shared, progress)
     variables = answering(state)
     with clock.charge("eval"):
         correct = np.asarray(lab.engine.evaluate(variables, lab.test))
@@ -146,7 +155,7 @@ def play(
 
 def train(
     lab: Lab, runs: list[Run], keys: Keys, known: Array, round_: int, clock: Clock, inside: InsideRound,
-    progress: Progress,
+    shared: InsideRound | None, progress: Progress,
 ) -> tuple[TrainState, np.ndarray]:  # fmt: skip
     """Train a pack for one round, from its kept state if there is one: -> (state, best accuracies, f64[runs])."""
     rules, engine = lab.settings, lab.engine
@@ -159,6 +168,8 @@ def train(
     with clock.charge("train"):
         state = wait(engine.init(keys))
     kept = inside.restore(round_, names, state)
+    if kept is None and shared is not None:  # what it cost is charged to every run that uses it
+        kept = shared.restore(round_, names, state)
     if kept is not None:
         state = jax.tree.unflatten(jax.tree.structure(state), lab.lanes.per_run(kept.leaves))
         done, best, clock.seconds = kept.done, kept.best, kept.seconds
@@ -174,6 +185,8 @@ def train(
                 correct = np.asarray(engine.evaluate(answering(state), lab.test))
             best = np.maximum(best, [accuracy(correct[lane], lab) for lane in range(len(runs))])
         inside.offer(round_, names, state, done, clock.seconds, best)
+    if shared is not None and (kept is None or kept.done < done):
+        shared.offer(round_, names, state, done, clock.seconds, best)
     return state, best
 
 

@@ -27,6 +27,7 @@ flags.DEFINE_string("precision", "auto", "Of convolutions: f32, bf16, or auto (b
 flags.DEFINE_integer("pack", 0, "Most runs trained at once on a device; 0: chosen by model.")
 flags.DEFINE_bool("save_weights", False, "Keep the trained networks of every round.")
 flags.DEFINE_float("checkpoint_seconds", 300.0, "Seconds between checkpoints inside a long round.")
+flags.DEFINE_string("share_round_0", None, "A folder where strategies with the same training share their first round.")
 flags.DEFINE_string("workdir", None, "Where results go; the same command continues there (default: below runs/).")
 
 
@@ -62,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
         _cache_programs()
         result = run(
             FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
-            save_weights=FLAGS.save_weights, checkpoint_seconds=FLAGS.checkpoint_seconds, trainer=FLAGS.trainer,
+            save_weights=FLAGS.save_weights, share_round_0=FLAGS.share_round_0,
+            checkpoint_seconds=FLAGS.checkpoint_seconds, trainer=FLAGS.trainer,
             model=FLAGS.model, preset=FLAGS.preset, seeds=seeds, n_start=FLAGS.n_start, n_query=FLAGS.n_query,
             n_end=FLAGS.n_end, epochs=FLAGS.epochs, batch=FLAGS.batch, learning_rate=FLAGS.learning_rate,
             eval_every=FLAGS.eval_every, precision=FLAGS.precision, pack=FLAGS.pack,

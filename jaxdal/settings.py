@@ -66,6 +66,12 @@ class Settings(NamedTuple):
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
         return {key: value for key, value in flat.items() if key not in ("budget", "recipe", "per_epoch")}
 
+    def training(self, strategy: Strategy) -> dict[str, Any]:
+        """Return what decides round 0: all but the strategy, unless it changes how training is done."""
+        plain = trainers.build(self.trainer, self.preset)
+        wrapped = strategy.wrap(plain) is not plain
+        return self.config() | {"strategy": self.strategy if wrapped else None}
+
 
 def resolve(
     dataset: str | Dataset, images: Dataset, strategy: str | Strategy, *, platform: str = "cpu",
