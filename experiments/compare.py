@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
             FLAGS.dataset, name, workdir=folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name),
             data_dir=FLAGS.data_dir, seeds=[int(seed) for seed in FLAGS.seeds], epochs=FLAGS.epochs,
             n_start=FLAGS.n_start, n_query=FLAGS.n_query, n_end=FLAGS.n_end, eval_every=FLAGS.eval_every,
-            share_round_0=folder / "round_0",
+            share_round_0="runs/round_0",
         )  # fmt: skip
         where = results[name].header["environment"]
         head = [
