@@ -1,12 +1,15 @@
 """Small labs for tests: the compiled programs of an experiment without its loop over rounds."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
 
-from jaxdal import augment, models, settings, strategies
+from jaxdal import augment, environment, journal, models, run, settings, strategies
 from jaxdal.data import split
 from jaxdal.lab import Lab
 from jaxdal.types import Dataset, Network, Strategy, TrainState
@@ -51,3 +54,32 @@ def bench(
 def on_host(tree: Any) -> Any:
     """Fetch every leaf."""
     return jax.tree.map(np.asarray, tree)
+
+
+def stopped_and_continued(
+    images: Dataset, strategy: str, folder: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, np.ndarray]]]:
+    """Four rounds of two seeds, undisturbed, and as if killed when two were on disk, then started again.
+
+    -> (journal lines without seconds of the one and of the other, the memory after each round, which must be the same).
+    """
+    options = {**SMALL, "n_end": "70", "epochs": 1, "model": "lenet", "seeds": (0, 1), "quiet": True}
+    workdirs = folder / "undisturbed", folder / "stopped"
+    with mock.patch.object(environment, "_commit", return_value="somebody may commit while tests run"):
+        run(images, strategy, workdir=workdirs[0], devices=jax.devices()[:1], **options)
+        workdirs[1].mkdir()
+        complete = (workdirs[0] / journal.NAME).read_bytes().splitlines(keepends=True)[: 1 + 2 * 2]
+        (workdirs[1] / journal.NAME).write_bytes(b"".join(complete))
+        (workdirs[1] / "memory_1.npz").write_bytes((workdirs[0] / "memory_1.npz").read_bytes())
+        run(images, strategy, workdir=workdirs[1], devices=jax.devices()[:1], **options)
+    before, after = (
+        [{**json.loads(line), "seconds": None} for line in (workdir / journal.NAME).read_bytes().splitlines()[1:]]
+        for workdir in workdirs
+    )
+    kept = []
+    for round_ in range(4):
+        path = workdirs[0] / f"memory_{round_}.npz"
+        assert round_ == 0 or path.read_bytes() == (workdirs[1] / path.name).read_bytes()
+        with np.load(path) as memory:
+            kept.append({name: memory[name] for name in memory.files})
+    return before, after, kept

@@ -28,7 +28,7 @@ def arguments(strategy: Strategy, pool: dict[str, np.ndarray], seed: int) -> tup
 
 @functools.cache
 def _compiled(strategy: Strategy, k: int):
-    return jax.jit(lambda key, known, *found: strategy.select(key, known, k, strategy.memory(0), *found)[0])
+    return jax.jit(lambda key, known, *found: strategy.select(key, known, k, strategy.memory(len(known)), *found)[0])
 
 
 def alone(strategy: Strategy, pool: dict[str, np.ndarray], k: int, seed: int = 0) -> list[int]:
@@ -53,7 +53,7 @@ def spread(strategy: Strategy, pools: list[dict[str, np.ndarray]], k: int, devic
     )
 
     def select(keys, known, *found):
-        return strategy.select(keys.select, known, k, strategy.memory(0), *found)[0]
+        return strategy.select(keys.select, known, k, strategy.memory(len(known)), *found)[0]
 
     lifted = lanes.lift(select, "rr" + "r" * len(found))
     return np.asarray(lifted(keys, known, *found))[: len(pools)].tolist()
@@ -66,7 +66,7 @@ def split(strategy: Strategy, pool: dict[str, np.ndarray], k: int, devices: int)
 
     def select(keys, known, *found):
         rows = [lanes.split(leaf) for leaf in found]
-        return strategy.select(keys.select, known, k, strategy.memory(0), *rows)[0]
+        return strategy.select(keys.select, known, k, strategy.memory(len(known)), *rows)[0]
 
     values = [lanes.per_run(pool[name][None]) for name in ("known", *(signal.name for signal in strategy.needs))]
     program = lanes.lift(select, "r" * (1 + len(values))).lower(keys, *values).compile()

@@ -71,12 +71,12 @@ def obvious(where: list[int]) -> Scene:
 
 
 def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
-    """Answers from a table; the pixel of an image is its number."""
+    """Answers from a table; the pixel of an image is its number and 1: none is black, and to the eye all are alike."""
 
     def apply(variables, x, *, train=False, dropout_key=None):
         assert not train, "signals are computed in evaluation mode"
         assert dropout_key is None, "dropout is active in the head alone"
-        number = x[:, 0, 0, 0].astype(jnp.int32)
+        number = x[:, 0, 0, 0].astype(jnp.int32) - 1
         seen = jnp.asarray(features)[number]
         taps = {"features": seen, "maps": (seen[:, None, None],), "batch_stats": variables["batch_stats"]}
         return jnp.asarray(logits)[number], taps
@@ -97,7 +97,7 @@ def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
 def look(strategy: Strategy, scene: Scene, key: jax.Array) -> list[jax.Array]:
     """The signals that a strategy needs, as `signals.Gather` computes them."""
     network = synthetic_network(scene.logits, scene.features)
-    pool = Pool(jnp.arange(N, dtype=jnp.uint8).reshape(N, 1, 1, 1))
+    pool = Pool(jnp.arange(1, N + 1, dtype=jnp.uint8).reshape(N, 1, 1, 1))
     variables, trainer = network.init(key), training(strategy)
     if trainer.helpers:
         _, taps = jax.eval_shape(network.apply, variables, jnp.zeros((1, 1, 1, 1)))

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from jaxdal.calls import parse_call
 from jaxdal.strategies.adversarial_bim import adversarial_bim
+from jaxdal.strategies.albl import albl
 from jaxdal.strategies.badge import badge
 from jaxdal.strategies.bald import bald
 from jaxdal.strategies.cluster_margin import cluster_margin
 from jaxdal.strategies.coreset import coreset
 from jaxdal.strategies.kmeans import kmeans
 from jaxdal.strategies.learning_loss import learning_loss
+from jaxdal.strategies.mcadl import mcadl
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
 from jaxdal.types import Strategy
@@ -22,12 +24,14 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "margin": margin,
     "entropy": entropy,
     "adversarial_bim": adversarial_bim,
+    "albl": albl,
     "badge": badge,
     "bald": bald,
     "cluster_margin": cluster_margin,
     "coreset": coreset,
     "kmeans": kmeans,
     "learning_loss": learning_loss,
+    "mcadl": mcadl,
 }
 
 
