@@ -8,6 +8,7 @@ from jaxdal.strategies.badge import badge
 from jaxdal.strategies.bald import bald
 from jaxdal.strategies.cluster_margin import cluster_margin
 from jaxdal.strategies.coreset import coreset
+from jaxdal.strategies.gcn import core_gcn, uncertain_gcn
 from jaxdal.strategies.kmeans import kmeans
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
@@ -24,8 +25,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "badge": badge,
     "bald": bald,
     "cluster_margin": cluster_margin,
+    "core_gcn": core_gcn,
     "coreset": coreset,
     "kmeans": kmeans,
+    "uncertain_gcn": uncertain_gcn,
 }
 
 
