@@ -9,6 +9,7 @@ from jaxdal.strategies.badge import badge
 from jaxdal.strategies.bald import bald
 from jaxdal.strategies.cluster_margin import cluster_margin
 from jaxdal.strategies.coreset import coreset
+from jaxdal.strategies.gcn import core_gcn, uncertain_gcn
 from jaxdal.strategies.kmeans import kmeans
 from jaxdal.strategies.learning_loss import learning_loss
 from jaxdal.strategies.mcadl import mcadl
@@ -28,10 +29,12 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "badge": badge,
     "bald": bald,
     "cluster_margin": cluster_margin,
+    "core_gcn": core_gcn,
     "coreset": coreset,
     "kmeans": kmeans,
     "learning_loss": learning_loss,
     "mcadl": mcadl,
+    "uncertain_gcn": uncertain_gcn,
 }
 
 

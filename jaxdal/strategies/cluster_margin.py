@@ -7,6 +7,7 @@ from jax.custom_batching import sequential_vmap
 
 from jaxdal import signals
 from jaxdal.errors import InputError
+from jaxdal.strategies.distances import directions
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import margin_score
 from jaxdal.types import Array, Strategy, Tree
@@ -100,10 +101,7 @@ def clusters(features: Array, rows: Array, count: int) -> Array:
     zero or not finite is at distance 1 from everything.
     """
     size = features.shape[0]
-    finite = jnp.where(jnp.isfinite(features), features, 0)
-    largest = jnp.max(jnp.abs(finite), axis=1, keepdims=True)
-    scaled = finite / jnp.maximum(largest, jnp.finfo(features.dtype).tiny)  # so that no square overflows
-    unit = scaled / jnp.maximum(jnp.linalg.norm(scaled, axis=1, keepdims=True), 0.5)
+    unit = directions(features)
     # From the last row to the first, so that of rows that are all alike the first ones stay alone.
     own = unit[rows[::-1]]
     label = cut(*average_linkage(own), count)[::-1]

@@ -28,6 +28,14 @@ def comparable(x: Array) -> Array:
     return x * jnp.ldexp(jnp.float32(1.0), -jnp.clip(exponent, -120, 120))
 
 
+def directions(x: Array) -> Array:
+    """Scale each row to length 1, whatever its unit; zeros stay, what is not finite is 0. f32[N, d] -> f32[N, d]."""
+    finite = jnp.where(jnp.isfinite(x), x, 0)
+    largest = jnp.max(jnp.abs(finite), axis=1, keepdims=True)
+    scaled = finite / jnp.maximum(largest, jnp.finfo(x.dtype).tiny)  # so that no square overflows
+    return scaled / jnp.maximum(jnp.linalg.norm(scaled, axis=1, keepdims=True), 0.5)
+
+
 def squared_distances(x: Array, centre: Array) -> Array:
     """Return |x_i - c|², as a sum of squared differences: equal rows are at exactly 0. f32[N, d], f32[d] -> f32[N]."""
     return jnp.sum(jnp.square(x - centre), axis=-1)
