@@ -11,6 +11,7 @@ from jaxdal.strategies.coreset import coreset
 from jaxdal.strategies.kmeans import kmeans
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
+from jaxdal.strategies.vaal import vaal
 from jaxdal.types import Strategy
 
 __all__ = ["STRATEGIES", "build", "top_unknown"]
@@ -26,6 +27,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "cluster_margin": cluster_margin,
     "coreset": coreset,
     "kmeans": kmeans,
+    "vaal": vaal,
 }
 
 
