@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference.vaal import transposed
 
-from jaxdal.models.convolution import conv2d
+from jaxdal.models.convolution import conv2d, conv_transpose2d
 
 RUNS, BATCH, SIDE, INPUTS, OUTPUTS = 3, 2, 6, 2, 3
 TOLERANCE = {jnp.float32: {"rtol": 1e-5, "atol": 1e-5}, jnp.bfloat16: {"rtol": 2e-2, "atol": 6e-2}}
@@ -85,6 +86,27 @@ def test_other_axes():
     function = jax.jit(jax.vmap(with_gradients(conv2d), in_axes=(2, 4), out_axes=1))
     actual = function(jnp.moveaxis(x, 0, 2), jnp.moveaxis(w, 0, 4))
     assert_close(actual, [jnp.moveaxis(a, 0, 1) for a in jax.jit(jax.vmap(with_gradients(plain)))(x, w)])
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(4, 2, 1), (1, 1, 0), (3, 3, 1), (5, 1, 2)])
+def test_transposed_is_torchs(size, stride, padding):
+    """Forward against stamps of the kernel; gradients, and several runs, against JAX's own dilated convolution."""
+    x, w = operands(size)
+    w = w.swapaxes(-1, -2)  # [kh, kw, out, in]
+
+    def dilated(x, w, stride, padding):
+        pads, layout = [(size - 1 - padding,) * 2] * 2, ("NHWC", "HWIO", "NHWC")
+        turned = w[::-1, ::-1].swapaxes(-1, -2)
+        return jax.lax.conv_general_dilated(
+            x, turned, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=layout
+        )
+
+    actual = jax.jit(jax.vmap(with_gradients(conv_transpose2d, stride, padding)))(x, w)
+    one = jax.jit(with_gradients(dilated, stride, padding))
+    runs = [one(x[r], w[r]) for r in range(RUNS)]
+    assert_close(actual, [np.stack(run) for run in zip(*runs, strict=True)])
+    stamps = transposed(np.asarray(x[0], float), np.asarray(w[0], float), stride, padding)
+    np.testing.assert_allclose(actual[0][0], stamps, rtol=1e-4, atol=1e-4)
 
 
 def descend(convolution, loop):

@@ -1,8 +1,9 @@
 """One contract for every row of STRATEGIES, and what random, least confidence, margin and entropy must compute."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ class Scene(NamedTuple):
     logits: np.ndarray  # f32[N, CLASSES]
     features: np.ndarray  # f32[N, WIDTH]
     known: np.ndarray  # i32[N]
+    shades: np.ndarray  # u8[N, 2], what the images show
 
     @property
     def unknown(self) -> list[int]:
@@ -56,7 +58,8 @@ def scene(seed: int = 0, labelled: int = 9) -> Scene:
     known = np.full(N, -1, np.int32)
     known[rng.permutation(N)[:labelled]] = np.arange(labelled) % CLASSES
     logits, features = 2 * rng.standard_normal((N, CLASSES)), rng.standard_normal((N, WIDTH))
-    return Scene(logits.astype(np.float32), features.astype(np.float32), known)
+    shades = np.array([40, 160]) + rng.integers(0, 20, (N, 2))
+    return Scene(logits.astype(np.float32), features.astype(np.float32), known, shades.astype(np.uint8))
 
 
 def obvious(where: list[int]) -> Scene:
@@ -64,19 +67,21 @@ def obvious(where: list[int]) -> Scene:
     plain = scene()
     logits = (12 * np.eye(CLASSES, dtype=np.float32))[np.arange(N) % CLASSES] + 0.1 * plain.logits
     features = (2 * np.eye(CLASSES, WIDTH, dtype=np.float32))[np.arange(N) % CLASSES] + 0.01 * plain.features
+    shades = plain.shades.copy()
     for number, example in enumerate(where):
         logits[example] *= 0.001
+        shades[example] = [250, 0]
         features[example] = 40 * (-1) ** number * np.eye(WIDTH)[WIDTH - 1 - number // 2]
-    return Scene(logits, features, plain.known)
+    return Scene(logits, features, plain.known, shades)
 
 
 def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
-    """Answers from a table; the pixel of an image is its number and 1: none is black, and to the eye all are alike."""
+    """Answers from a table; the first channel of an image of one pixel is its number, the others are its shades."""
 
     def apply(variables, x, *, train=False, dropout_key=None):
         assert not train, "signals are computed in evaluation mode"
         assert dropout_key is None, "dropout is active in the head alone"
-        number = x[:, 0, 0, 0].astype(jnp.int32) - 1
+        number = (64 * x[:, 0, 0, 0]).astype(jnp.int32)
         seen = jnp.asarray(features)[number]
         taps = {"features": seen, "maps": (seen[:, None, None],), "batch_stats": variables["batch_stats"]}
         return jnp.asarray(logits)[number], taps
@@ -87,7 +92,7 @@ def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
         return jnp.square(taps["features"] / 4 * kept.astype(jnp.float32)) @ jnp.eye(WIDTH, CLASSES, -1)
 
     def pixels(x):
-        return x.astype(jnp.float32)
+        return x.astype(jnp.float32) / 64
 
     return Network(
         lambda key: {"params": {}, "batch_stats": {}}, apply, lambda key, x: pixels(x), pixels, stochastic_head
@@ -96,22 +101,31 @@ def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
 
 def look(strategy: Strategy, scene: Scene, key: jax.Array) -> list[jax.Array]:
     """The signals that a strategy needs, as `signals.Gather` computes them."""
-    network = synthetic_network(scene.logits, scene.features)
-    pool = Pool(jnp.arange(1, N + 1, dtype=jnp.uint8).reshape(N, 1, 1, 1))
-    variables, trainer = network.init(key), training(strategy)
-    if trainer.helpers:
-        _, taps = jax.eval_shape(network.apply, variables, jnp.zeros((1, 1, 1, 1)))
-        variables["helpers"] = trainer.helpers(key, taps)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(N))
-    found = []
-    for signal in strategy.needs:
+    helpers = training(strategy).helpers
+    return [signalled(signal, helpers)(scene, key) for signal in strategy.needs]
+
+
+@functools.cache
+def signalled(signal: signals.Signal, helpers: Callable[..., Any] | None):
+    """Compiled once, as there: some signals train a network of their own."""
+
+    def compute(scene: Scene, key: jax.Array) -> jax.Array:
+        network = synthetic_network(scene.logits, scene.features)
+        number = jnp.arange(N, dtype=jnp.uint8)[:, None]
+        pool = Pool(jnp.concatenate([number, scene.shades], axis=1).reshape(N, 1, 1, -1))
+        variables = network.init(key)
+        if helpers is not None:
+            _, taps = jax.eval_shape(network.apply, variables, jnp.zeros((1, 1, 1, 3)))
+            variables["helpers"] = helpers(key, taps)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(N))
         try:
             aux = () if signal.prepare is None else signal.prepare(key, network, variables, pool, scene.known)
-            found.append(signal.per_batch(keys, network, variables, aux, pool.x))
+            return signal.per_batch(keys, network, variables, aux, pool.x)
         except Exception as error:
             missing = f"the synthetic network has not what signal {signal.name!r} asks for: teach it ({error!r})"
             raise NotImplementedError(missing) from error
-    return found
+
+    return jax.jit(compute)
 
 
 @functools.cache

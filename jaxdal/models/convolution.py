@@ -54,6 +54,34 @@ def _conv2d_bwd(geometry: _Geometry, saved: tuple[Array, Array], dy: Array) -> t
 _conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
+def conv_transpose2d(x: Array, w: Array, stride: int = 1, padding: int = 0) -> Array:
+    """The transpose of `conv2d(., w)`, torch's ConvTranspose2d: x: [B, H, W, O], w: [kh, kw, C, O] -> [B, H', W', C].
+
+    H' = (H - 1) stride - 2 padding + kh: the smallest image that the convolution makes an image of H rows from.
+    """
+    sides = zip(x.shape[1:3], w.shape[:2], strict=True)
+    height, width = ((side - 1) * stride - 2 * padding + kernel for side, kernel in sides)
+    pairs = ((padding, padding), (padding, padding))
+    return _transposed(x, w, _Geometry((height, width), (w.shape[0], w.shape[1]), stride, pairs))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _transposed(x: Array, w: Array, geometry: _Geometry) -> Array:
+    return _input_gradient(geometry)(x, w)
+
+
+def _transposed_fwd(x: Array, w: Array, geometry: _Geometry) -> tuple[Array, tuple[Array, Array]]:
+    return _input_gradient(geometry)(x, w), (x, w)
+
+
+def _transposed_bwd(geometry: _Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, w = saved
+    return _forward(geometry)(dy, w), _weight_gradient(geometry)(dy, x)
+
+
+_transposed.defvjp(_transposed_fwd, _transposed_bwd)
+
+
 def _dense(x: Array, w: Array, geometry: _Geometry) -> Array:
     strides = (geometry.stride, geometry.stride)
     layout = ("NHWC", "HWIO", "NHWC")

@@ -15,6 +15,7 @@ from jaxdal.strategies.learning_loss import learning_loss
 from jaxdal.strategies.mcadl import mcadl
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
+from jaxdal.strategies.vaal import vaal
 from jaxdal.types import Strategy
 
 __all__ = ["STRATEGIES", "build", "top_unknown"]
@@ -35,6 +36,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "learning_loss": learning_loss,
     "mcadl": mcadl,
     "uncertain_gcn": uncertain_gcn,
+    "vaal": vaal,
 }
 
 

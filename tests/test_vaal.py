@@ -1,0 +1,383 @@
+"""VAAL against its steps written out in NumPy, on planted images, in packs and on several devices."""
+
+import functools
+import math
+from importlib import import_module
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from labs import bench, on_host
+from reference import vaal as reference
+from selecting import alone
+from sklearn.metrics import roc_auc_score
+
+from jaxdal import strategies
+from jaxdal.errors import InputError
+from jaxdal.models.vae import critic as make_critic
+from jaxdal.models.vae import vae as make_vae
+from jaxdal.signals import Gather
+from jaxdal.types import Network, Pool
+
+vaal = import_module("jaxdal.strategies.vaal")  # the package exports the function of this name
+
+SHAPE, BATCH, LATENT = (3, 2, 2), 6, 3
+TINY = "vaal(iterations=12, batch=8, widths=(8,), critic_widths=(6,))"
+
+
+def options_of(**changes) -> vaal.Options:
+    defaults = vaal.Options(None, BATCH, None, None, None, 1.0, 1.0, 2, 5e-4, "balanced", False)
+    return vaal.checked(defaults._replace(**changes))
+
+
+def normalise(x):
+    return x.astype(jnp.float32) / 64 - 2
+
+
+NETWORK = Network(lambda key: {}, lambda *_: ({}, {}), lambda key, x: normalise(x), normalise)
+
+
+# One step.
+
+
+@functools.cache
+def players():
+    """Both, before their first step, with something in every parameter."""
+    vae, critic = make_vae(SHAPE, LATENT, (7, 5)), make_critic(LATENT, (4, 3))
+    state = vaal.start(vae, critic, jax.random.key(3))
+
+    def stir(leaf):
+        return leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape)
+
+    stirred = (vaal.adam(jax.tree.map(stir, state.vae.params)), vaal.adam(jax.tree.map(stir, state.critic.params)))
+    return vae, critic, vaal.State(stirred[0], state.batch_stats, stirred[1])
+
+
+def some_images(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labelled and unlabelled ones, and noise."""
+    rng = np.random.default_rng(seed)
+    x, noise = rng.standard_normal((2 * BATCH, *SHAPE)), rng.standard_normal((2 * BATCH, LATENT))
+    return x.astype(np.float32), noise.astype(np.float32)
+
+
+def layers(params, prefix: str) -> list[reference.Layer]:
+    """Those whose names start alike, in order, in float64."""
+    names = sorted(name for name in params if name.startswith(prefix))
+    return [{what: np.asarray(leaf, np.float64) for what, leaf in params[name].items()} for name in names]
+
+
+def in_parts(params) -> dict[str, list[reference.Layer]]:
+    posterior = [*layers(params["posterior"], "mean"), *layers(params["posterior"], "log")]
+    return {"encoder": layers(params, "encoder"), "posterior": posterior, "decoder": layers(params, "decoder")}
+
+
+def assert_one_step(before, after, gradients, rate) -> None:
+    """The first moment is a tenth of the gradient; weights are compared where its sign is beyond doubt."""
+    for old, new, moment, gradient in zip(before, after.params, after.first, gradients, strict=True):
+        expected = reference.adam(old, gradient, rate)
+        for what, g in gradient.items():
+            np.testing.assert_allclose(10 * moment[what], g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
+            clear = (np.abs(g) > 1e-4 * np.abs(g).max()) | (g == 0)
+            assert clear.mean() > 0.9
+            np.testing.assert_allclose(new[what][clear], expected[what][clear], rtol=1e-4, atol=1e-6)
+
+
+@functools.cache
+def stepper(kl: str, beta: float = 0.7, adversary: float = 3.0):
+    vae, critic, _ = players()
+    options = options_of(kl=kl, beta=beta, adversary=adversary, learning_rate=0.01)
+    return jax.jit(functools.partial(vaal.vae_step, options, vae, critic))
+
+
+@pytest.mark.parametrize("kl", ["balanced", "reference"])
+def test_step_of_the_auto_encoder(kl):
+    _, _, state = players()
+    x, noise = some_images()
+    after, loss = stepper(kl)(state, x, noise)
+    before = in_parts(state.vae.params)
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    judge = layers(state.critic.params, "Linear")
+    expected, gradients = reference.vae_loss(
+        before["encoder"], before["posterior"], before["decoder"], judge, flat[:BATCH], flat[BATCH:],
+        noise.astype(np.float64), 0.7, 3.0, kl,
+    )  # fmt: skip
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    new, first = in_parts(after.vae.params), in_parts(after.vae.first)
+    for part in before:
+        moved = vaal.Adam(new[part], first[part], None, None)
+        assert_one_step(before[part], moved, gradients[part], 0.01)
+    jax.tree.map(np.testing.assert_array_equal, after.critic, state.critic)  # it watches
+
+
+def test_step_of_the_discriminator():
+    vae, critic, state = players()
+    x, _ = some_images()
+    after, loss = jax.jit(vaal.critic_step, static_argnums=(0, 1, 2))(
+        options_of(learning_rate=0.01), vae, critic, state, x
+    )
+    parts = in_parts(state.vae.params)
+    codes = reference.forward([*parts["encoder"], parts["posterior"][0]], x.reshape(len(x), -1).astype(float))[-1]
+    before = layers(state.critic.params, "Linear")
+    expected, gradients = reference.critic_loss(before, codes[:BATCH], codes[BATCH:])
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    moved = vaal.Adam(layers(after.critic.params, "Linear"), layers(after.critic.first, "Linear"), None, None)
+    assert_one_step(before, moved, gradients, 0.01)
+    jax.tree.map(np.testing.assert_array_equal, (after.vae, after.batch_stats), (state.vae, state.batch_stats))
+
+
+def test_adam_goes_on():
+    """Three steps with different gradients, by the book."""
+    state, p, m, v = vaal.adam({"w": jnp.float32(1)}), 1.0, 0.0, 0.0
+    for t, g in enumerate([0.5, -2.0, 3.0], start=1):
+        state = vaal.descend(state, {"w": jnp.float32(g)}, 0.1)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        p -= 0.1 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        assert float(state.params["w"]) == pytest.approx(p, rel=1e-5)
+
+
+def test_divergence():
+    rng = np.random.default_rng(0)
+    mean, log_variance = rng.standard_normal((2, 9, 4)).astype(np.float32)
+    found = vaal.divergence(jnp.asarray(mean), jnp.asarray(log_variance))
+    expected = [reference.divergence(m, v) for m, v in zip(mean, log_variance, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert vaal.divergence(jnp.zeros((1, 4)), jnp.zeros((1, 4))).tolist() == [0]
+
+
+def test_an_undecided_discriminator_loses_two_bits():
+    logits = jnp.zeros(5)
+    assert float(vaal.called_labelled(logits) + vaal.called_unlabelled(logits)) == pytest.approx(2 * math.log(2))
+
+
+# A whole game.
+
+
+def planted(seed: int = 0, size: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Half of the images have a bright upper half; labels are known of others only. -> (images, bright, known)."""
+    rng = np.random.default_rng(seed)
+    bright = rng.permutation(size) < size // 2
+    images = rng.integers(60, 180, (size, 8, 8, 1))
+    images[bright, :4] += 70
+    known = np.full(size, -1, np.int32)
+    known[np.flatnonzero(~bright)[: size // 5]] = 0
+    return images.astype(np.uint8), bright, known
+
+
+@functools.cache
+def game():
+    options = options_of(iterations=300, batch=64, widths=(64, 32))
+    signal = vaal.unlabelled_look(options)
+
+    def play(key, known, x):
+        aux = signal.prepare(key, NETWORK, {}, Pool(x), known)
+        return signal.per_batch(key, NETWORK, {}, aux, x)
+
+    return jax.jit(play)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_unlike_all_labelled_ones_are_bought(seed):
+    images, bright, known = planted(seed)
+    look = game()(jax.random.key(seed), known, images)
+    unknown = known < 0
+    assert roc_auc_score(bright[unknown], look[unknown]) > 0.9
+    picks = alone(vaal.vaal(), {"known": known, vaal.vaal().needs[0].name: np.asarray(look)}, 30)
+    assert bright[picks].mean() > 0.9
+    chance = np.random.default_rng(seed).choice(np.flatnonzero(unknown), 30, replace=False)
+    assert bright[chance].mean() < 0.9
+
+
+def test_the_published_weights_collapse():
+    """Of two kinds of images: the divergence is a sum over the batch, the error a mean, and codes shrink to 0.
+
+    No adversary, who pulls at the codes as well. Printed at 100, 200, 400, 700 and 1,000 steps, the ratio of the widest
+    spreads was 0.065, 0.031, 0.030, 0.031 and 0.037.
+    """
+    vae, _, state = players()
+    x = some_images()[0] / 10
+    x[::2] += 2
+    x[1::2] -= 2
+    spread = {}
+    for kl in ("balanced", "reference"):
+        after = state
+        for seed in range(200):
+            after, _ = stepper(kl, beta=1.0, adversary=0.0)(after, x, some_images(seed)[1])
+        codes, _ = vae.encode({"params": after.vae.params, "batch_stats": {}}, x)
+        spread[kl] = np.std(codes, axis=0).max()
+    assert spread["balanced"] > 1, "as wide as the prior, and more"
+    assert spread["reference"] < spread["balanced"] / 10
+
+
+def test_kinds():
+    where, count = vaal.members(jnp.asarray([False, True, False, True]))
+    assert (where.tolist(), int(count)) == ([1, 3, 0, 0], 2)
+    where, count = vaal.members(jnp.zeros(3, bool))
+    assert (where.tolist(), int(count)) == ([0, 1, 2], 3), "the whole pool, if there is none"
+
+
+def test_batches_are_half_labelled_and_half_not(monkeypatch):
+    """The first half of every batch is drawn from what is known, the second from what is not; all get their turn."""
+    known = np.asarray([-1, 5, -1, -1, 0, -1, 2], np.int32)
+    monkeypatch.setattr(vaal, "start", lambda *_: (jnp.zeros((2, 7), jnp.int32), jnp.zeros((2, 7), jnp.int32)))
+
+    def count(state, x):
+        hits = jax.nn.one_hot(x[:, 0, 0, 0].astype(jnp.int32), 7, dtype=jnp.int32).reshape(2, -1, 7).sum(1)
+        return state[0] + hits, state[1]
+
+    monkeypatch.setattr(vaal, "vae_step", lambda o, v, c, state, x, noise: (count(state, x), None))
+    monkeypatch.setattr(vaal, "critic_step", lambda o, v, c, state, x: ((state[0], count((state[1],) * 2, x)[0]), None))
+    pool = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    options = options_of(iterations=50, batch=10, vae_steps=3)
+    vae, critic = make_vae((1, 1, 1)), make_critic(2, (3,))
+
+    def as_they_are(key, x):
+        return x.astype(jnp.float32)
+
+    of_vae, of_critic = vaal.fit(options, vae, critic, as_they_are, jax.random.key(0), known, jnp.asarray(pool))
+    assert of_vae.sum(1).tolist() == [1500, 1500], "3 batches of 10 in 50 iterations"
+    assert of_critic.sum(1).tolist() == [500, 500], "the last of the 3"
+    for counts in (of_vae, of_critic):
+        assert (counts[0, known < 0] == 0).all()
+        assert (counts[1, known >= 0] == 0).all()
+    assert np.asarray(of_vae[0, known >= 0]).min() > 400
+    assert np.asarray(of_vae[1, known < 0]).min() > 300
+
+
+def test_length_of_a_game():
+    sizes = [1, 40, 1438, 10_000, 50_000]
+    lengths = [vaal.length(options_of(batch=128), size) for size in sizes]
+    assert lengths == [100, 100, 240, 1580, 3000]
+    assert vaal.length(options_of(iterations=7), 50_000) == 7
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_images_of_the_game_are_clean_unless_told(augment):
+    asked = []
+
+    def note(what):
+        asked.append(what)
+        return normalise
+
+    network = NETWORK._replace(augment=lambda key, x: note("augment")(x), normalise=lambda x: note("normalise")(x))
+    signal = vaal.unlabelled_look(options_of(iterations=2, augment=augment))
+    images, _, known = planted()
+    jax.eval_shape(lambda key: signal.prepare(key, network, {}, Pool(jnp.asarray(images)), known), jax.random.key(0))
+    assert set(asked) == {"augment" if augment else "normalise"}
+
+
+def test_a_game_that_diverged_leaves_valid_picks():
+    images, _, known = planted()
+    vae, critic = make_vae(images.shape[1:], 2, (4,)), make_critic(2, (3,))
+    lost = jax.tree.map(lambda leaf: leaf * jnp.nan, vaal.start(vae, critic, jax.random.key(0)))
+    strategy = vaal.vaal(latent=2, widths=(4,), critic_widths=(3,))
+    aux = {"params": lost.vae.params, "batch_stats": lost.batch_stats}, lost.critic.params
+    look = np.asarray(strategy.needs[0].per_batch(None, NETWORK, {}, aux, jnp.asarray(images)))
+    assert np.isnan(look).all()
+    picks = alone(strategy, {"known": known, strategy.needs[0].name: look}, 30)
+    assert picks == np.flatnonzero(known < 0)[:30].tolist()
+
+
+# Networks.
+
+
+@pytest.mark.parametrize(
+    ("shape", "convolves"),
+    [((28, 28, 1), False), ((8, 8, 1), False), ((32, 32, 3), True), ((15, 40, 3), False), ((16, 17, 3), True)],
+)
+def test_form_by_the_shape_of_the_image(shape, convolves):
+    vae = make_vae(shape)
+    assert vae.convolves == convolves
+    assert vae.latent == (32 if convolves else 2)
+    x, noise = jnp.zeros((2, *shape)), jnp.zeros((2, vae.latent))
+    output = jax.eval_shape(lambda key: vae.train(vae.init(key), x, noise), jax.random.key(0))
+    assert [leaf.shape for leaf in output[:3]] == [x.shape, noise.shape, noise.shape]
+
+
+def parameters(shape: tuple[int, int, int]) -> int:
+    leaves = jax.tree.leaves(jax.eval_shape(make_vae(shape).init, jax.random.key(0))["params"])
+    return sum(leaf.size for leaf in leaves)
+
+
+def test_sizes_of_the_published_networks():
+    convolutions = 16 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024)
+    norms = 2 * (128 + 256 + 512 + 1024)
+    codes = 2 * (1024 * 2 * 2 + 1) * 32
+    back = 33 * 1024 * 4 * 4 + 16 * (1024 * 512 + 512 * 256 + 256 * 128) + 2 * (512 + 256 + 128) + 128 * 3 + 3
+    assert parameters((32, 32, 3)) == convolutions + norms + codes + back
+    linear = 785 * 512 + 513 * 256 + 2 * 257 * 2 + 3 * 256 + 257 * 512 + 513 * 784
+    assert parameters((28, 28, 1)) == linear
+
+
+def test_first_weights():
+    """He's normal numbers inside the chains, torch's uniform ones at the codes."""
+    params = make_vae((16, 16, 3), 8, (64, 128)).init(jax.random.key(0))["params"]
+    kernel = np.asarray(params["encoder_1"]["kernel"])
+    assert np.std(kernel) == pytest.approx(math.sqrt(2 / (16 * 64)), rel=0.02)
+    assert np.mean(kernel**4) / np.var(kernel) ** 2 == pytest.approx(3, rel=0.05), "a normal distribution"
+    assert np.asarray(params["unfold"]["bias"] == 0).all()
+    for layer, fan_in in ((params["posterior"]["mean"], 4 * 4 * 128), (params["up_0"], 16 * 64)):
+        assert np.abs(layer["kernel"]).max() == pytest.approx(fan_in**-0.5, rel=0.01)
+        assert np.std(layer["kernel"]) == pytest.approx((3 * fan_in) ** -0.5, rel=0.02)
+    assert np.asarray(params["encoder_norms_0"]["scale"] == 1).all()
+
+
+@functools.cache
+def convolutional():
+    options = options_of(iterations=2, batch=3, widths=(3, 4), latent=2, critic_widths=(4,))
+    signal = vaal.unlabelled_look(options)
+
+    def play(key, known, x):
+        aux = signal.prepare(key, NETWORK, {}, Pool(x), known)
+        return aux, signal.per_batch(key, NETWORK, {}, aux, x)
+
+    return play
+
+
+def test_convolutional_games_of_two_runs():
+    """Colour, sides that no stride divides: what each run plays alone, and running statistics that have moved."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (10, 18, 17, 3), np.uint8)
+    known = np.stack([np.where(np.arange(10) < count, 0, -1) for count in (3, 6)]).astype(np.int32)
+    keys = jax.random.split(jax.random.key(0), 2)
+    aux, look = jax.jit(jax.vmap(convolutional(), (0, 0, None)))(keys, known, x)
+    for leaf in jax.tree.leaves(aux):
+        assert np.isfinite(leaf).all()
+    assert np.abs(aux[0]["batch_stats"]["encoder_norms_0"]["mean"]).max() > 0
+    single = jax.jit(convolutional())
+    for run in range(2):
+        np.testing.assert_allclose(look[run], single(keys[run], known[run], x)[1], rtol=1e-3, atol=1e-4)
+    assert np.std(look, axis=1).min() > 1e-3
+
+
+# In the laboratory.
+
+
+def looks(blobs, seeds: list[int], devices: int, batch: int = 64) -> np.ndarray:
+    """f32[R, N], as the loop over rounds has them made; the network that is trained has no part in it."""
+    one = bench(blobs, seeds, devices=devices, strategy=TINY)
+    gather = Gather(one.lab.lanes, one.network, strategies.build(TINY).needs, one.lab.pool, batch)
+    return on_host(gather(one.keys, {}, one.known, one.lab.pool)[0])[: len(seeds)]
+
+
+def test_runs_devices_and_scoring_batches(blobs):
+    """Two runs at once on a device, one run split over eight, batches of other sizes: the looks that each has alone."""
+    single = np.concatenate([looks(blobs, [seed], 1) for seed in (0, 1)])
+    assert np.ptp(single, axis=1).min() > 0.01
+    np.testing.assert_allclose(looks(blobs, [0, 1], 1), single, atol=1e-4)
+    np.testing.assert_allclose(looks(blobs, [0], 8), single[:1], atol=1e-4)
+    np.testing.assert_allclose(looks(blobs, [0], 1, batch=37), single[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vaal(iterations=0)", "vaal(batch=None)", "vaal(batch=1.5)", "vaal(latent=-1)", "vaal(vae_steps=0)",
+        "vaal(widths=(3, 0))", "vaal(widths='ab')", "vaal(critic_widths=5)", "vaal(beta=-1)", "vaal(adversary='x')",
+        "vaal(kl='mean')",
+    ],
+)  # fmt: skip
+def test_options_that_mean_nothing(text):
+    name = text.split("(")[1].split("=")[0]
+    with pytest.raises(InputError, match=f"{name}=.* of vaal"):
+        strategies.build(text)
