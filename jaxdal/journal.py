@@ -52,14 +52,16 @@ class Journal:
             self._rules.accept(group)
 
     @classmethod
-    def start(cls, workdir: Path, config: Line, environment: Line) -> "Journal":
+    def start(cls, workdir: Path, config: Line, environment: Line, notes: Line | None = None) -> "Journal":
         """Create the journal, or validate it and drop its torn tail. config needs "pool" and "seeds".
+
+        notes: further keys of a new first line, such as "class_names"; they do not tell experiments apart.
 
         Raises:
             InputError: the journal is damaged, of another configuration or in use; it is then left as it was.
         """
         path = Path(workdir) / NAME
-        config, environment = json.loads(_dump(config)), json.loads(_dump(environment))
+        config, environment, notes = (json.loads(_dump(part)) for part in (config, environment, notes or {}))
         if not _valid_config(config):
             raise ValueError("config needs 'pool', the size of the pool, and 'seeds', a list of distinct integers")
         try:
@@ -71,7 +73,7 @@ class Journal:
             _lock(fd, path)
             data = path.read_bytes()
             if _header_is_torn(data):
-                header = {"format": FORMAT, "config": config, "environment": environment}
+                header = {"format": FORMAT, "config": config, "environment": environment, **notes}
                 journal = cls(path, fd, Contents(header, [], environment, 0))
                 os.ftruncate(fd, 0)
                 journal._write(_encode(header))

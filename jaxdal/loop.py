@@ -1,5 +1,6 @@
 """The experiment as a straight line: train, score the pool, buy labels, repeat."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,14 @@ class Run:
 
 def run(
     dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *, workdir: str | Path | None = None,
-    data_dir: str | None = None, save_weights: bool = False, checkpoint_seconds: float = 300.0,
+    data_dir: str | None = None, image_size: int | None = None, test_share: str | None = None,
+    skip_broken: bool = False, save_weights: bool = False, checkpoint_seconds: float = 300.0,
     share_round_0: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
 ) -> Result:  # fmt: skip
     """Run, or continue, an experiment. `options` are those of `settings.resolve`: the flags of the command.
 
+    image_size, test_share, skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options).
     share_round_0: a folder where strategies find the round 0 that another one with the same training has trained.
 
     Raises:
@@ -60,16 +63,21 @@ def run(
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
     settings.check_names(strategy, **options)
-    images = data.load(dataset, data_dir) if isinstance(dataset, str) else dataset
+    reading = data.Options(image_size, test_share, skip_broken)
+    if isinstance(dataset, Dataset):
+        data.check_options("arrays", reading)
+    images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options)
     folder = settings.default_workdir(rules) if workdir is None else Path(workdir)
     budget = rules.budget
 
-    with Journal.start(folder, rules.config(), environment.describe(devices)) as journal:
+    notes = {"class_names": images.class_names} if images.class_names else {}
+    with Journal.start(folder, rules.config(), environment.describe(devices), notes) as journal:
         first = len(journal.groups)
         if first == budget.rounds or not journal.live:
             return Result(folder, journal.header, journal.groups)
+        introduce(images, rules, folder, quiet)
         pool_x, oracle, test = data.split(images)
         lab = Lab(rules, pool_x, test, chosen, devices)
         inside = InsideRound(folder, checkpoint_seconds, rules.config())
@@ -99,6 +107,16 @@ def run(
                 for line in group:
                     runs[rules.seeds.index(line["seed"])].buy(line.get("picks", []))
         return Result(folder, journal.header, journal.groups)
+
+
+def introduce(images: Dataset, rules: settings.Settings, folder: Path, quiet: bool) -> None:
+    """Say what own images are and what is suspicious; note which file each pool index is."""
+    if not quiet and rules.dataset not in data.TABLE:
+        print(settings.told(rules, images), file=sys.stderr, flush=True)
+    for remark in data.remarks(images):
+        print(f"{rules.dataset}: {remark}", file=sys.stderr, flush=True)
+    if images.files:
+        (folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
 
 
 def play(

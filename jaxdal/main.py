@@ -1,16 +1,19 @@
 """`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH.")
+flags.DEFINE_string(
+    "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100, folder:PATH, npz:PATH, tfds:NAME."
+)
 flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
+flags.DEFINE_integer("image_size", None, "Height and width to which images of folder: and tfds: are resized.")
+flags.DEFINE_string("test_share", None, "Share of each class for testing if there is no test set (default: 20%).")
+flags.DEFINE_bool("skip_broken", False, "Leave broken image files out, and list them, in place of stopping.")
 flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
 flags.DEFINE_string("trainer", None, "How to train: a name, or a call (default: the strategy's, supervised as a rule).")
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
@@ -22,6 +25,10 @@ flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
 flags.DEFINE_integer("epochs", None, "Epochs per round.")
 flags.DEFINE_integer("batch", None, "Images per training step.")
 flags.DEFINE_float("learning_rate", None, "Learning rate before its first decay (default: 0.1, of digits 0.05).")
+flags.DEFINE_bool("mirror", None, "Mirror training images (default: the preset's; of own images, no).")
+flags.DEFINE_integer("crop", None, "Pixels by which training images are shifted at most (default: the data set's).")
+flags.DEFINE_list("mean", None, "Per channel, of pixels in 0..1 (default: the data set's; of own images, measured).")
+flags.DEFINE_list("std", None, "Likewise, the standard deviation.")
 flags.DEFINE_integer("eval_every", 0, "Epochs between evaluations on the test set; 0: after the last epoch only.")
 flags.DEFINE_string("precision", "auto", "Of convolutions: f32, bf16, or auto (bf16 for ResNets on accelerators).")
 flags.DEFINE_integer("pack", 0, "Most runs trained at once on a device; 0: chosen by model.")
@@ -36,13 +43,27 @@ def _fail(sentence: object) -> int:
     return 2
 
 
+def _numbers(flag: str) -> list[float] | None:
+    """The value of a flag that is a list of numbers; None if it was not given."""
+    from jaxdal.errors import InputError
+
+    texts: list[str] | None = FLAGS[flag].value
+    if texts is None:
+        return None
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        raise InputError(f"--{flag}={','.join(texts)} are not numbers") from None
+
+
 def _cache_programs() -> None:
     """Keep compiled programs between starts, unless JAX was already told where."""
     import jax
 
+    from jaxdal.data import cache
+
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "jaxdal" / "programs"))
+        jax.config.update("jax_compilation_cache_dir", str(cache.home() / "programs"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a start long
 
 
@@ -60,14 +81,17 @@ def main(argv: Sequence[str]) -> int:
             seeds = [int(seed) for seed in FLAGS.seeds]
         except ValueError:
             raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
+        mean, std = _numbers("mean"), _numbers("std")
         _cache_programs()
         result = run(
             FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
+            image_size=FLAGS.image_size, test_share=FLAGS.test_share, skip_broken=FLAGS.skip_broken,
             save_weights=FLAGS.save_weights, share_round_0=FLAGS.share_round_0,
             checkpoint_seconds=FLAGS.checkpoint_seconds, trainer=FLAGS.trainer,
             model=FLAGS.model, preset=FLAGS.preset, seeds=seeds, n_start=FLAGS.n_start, n_query=FLAGS.n_query,
             n_end=FLAGS.n_end, epochs=FLAGS.epochs, batch=FLAGS.batch, learning_rate=FLAGS.learning_rate,
             eval_every=FLAGS.eval_every, precision=FLAGS.precision, pack=FLAGS.pack,
+            mirror=FLAGS.mirror, crop=FLAGS.crop, mean=mean, std=std,
         )  # fmt: skip
     except InputError as error:
         return _fail(error)

@@ -173,7 +173,19 @@ def _remarks(header: Line, groups: Sequence[Group]) -> list[str]:
     told = [f"accuracy in % (mean and standard deviation over runs); times in seconds{together}"]
     for seed, (round_, step) in journal.diverged(groups).items():
         told.append(f"seed {seed} diverged in round {round_} at step {step}")
-    return told if groups else ["no finished round yet"]
+    return [*told, *_hardest(header, groups)] if groups else ["no finished round yet"]
+
+
+def _hardest(header: Line, groups: Sequence[Group], most: int = 3) -> list[str]:
+    """The classes that the last round knows least, by name; nothing where classes have no names."""
+    lines = [line for line in groups[-1] if line.get("per_class_accuracy")]
+    names = header.get("class_names")
+    if not names or not lines:
+        return []
+    columns = zip(*(line["per_class_accuracy"] for line in lines), strict=True)
+    shares = [(mean(column), name) for column, name in zip(columns, names, strict=True) if None not in column]
+    worst = ", ".join(f"{name} {100 * share:.2f}" for share, name in sorted(shares)[:most])
+    return [f"lowest accuracy in the last round: {worst}"] if len(shares) > most else []
 
 
 def main(folders: Sequence[str]) -> int:

@@ -78,7 +78,8 @@ def resolve(
     trainer: str | None = None, model: str | None = None, preset: str = "paper", seeds: Sequence[int] = (0,),
     n_start: str | int | None = None, n_query: str | int | None = None, n_end: str | int | None = None,
     epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
-    precision: str = "auto", pack: int = 0,
+    precision: str = "auto", pack: int = 0, mirror: bool | None = None, crop: int | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> Settings:  # fmt: skip
     """Settle every number; what is None comes from the preset and the data set.
 
@@ -100,6 +101,7 @@ def resolve(
     _at_least("batch", batch, 2)
     _at_least("eval_every", eval_every, 0)
     _at_least("pack", pack, 0)
+    _at_least("crop", crop, 0)
     if learning_rate is not None and not 0 < learning_rate < float("inf"):
         raise InputError(f"--learning_rate={learning_rate} is not a positive number")
     if pack == 0:
@@ -120,14 +122,31 @@ def resolve(
     )
     if learning_rate is not None:
         recipe = recipe._replace(learning_rate=learning_rate)
-    per_epoch = tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels)
+    flip = info.published_flip if rules.as_published else images.mirror
     return Settings(
         dataset=name, strategy=_name(strategy), trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
-        budget=labels, recipe=recipe, per_epoch=per_epoch, precision=precision,
-        flip=info.published_flip if rules.as_published else images.mirror, crop=info.padding,
-        mean=tuple(info.mean), std=tuple(info.std), eval_every=eval_every, pack=pack,
-        pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes, fingerprint=data.fingerprint(images),
+        budget=labels, recipe=recipe,
+        per_epoch=tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels),
+        precision=precision,
+        flip=flip if mirror is None else mirror, crop=info.padding if crop is None else crop,
+        mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
+        eval_every=eval_every, pack=pack, pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes,
+        fingerprint=data.fingerprint(images),
     )  # fmt: skip
+
+
+def told(settings: Settings, images: Dataset) -> str:
+    """What own images are and what they are trained with, in the words of the flags that change it."""
+    height, width, channels = images.train_x.shape[1:]
+    recipe, budget = settings.recipe, settings.budget
+    mean, std = (",".join(f"{value:.4f}" for value in values) for values in (settings.mean, settings.std))
+    return (
+        f"{settings.dataset}: {settings.pool:,} training and {settings.test:,} test images of {height} x {width} x "
+        f"{channels}, {settings.num_classes} classes; trained with --mean={mean} --std={std} "
+        f"--{'' if settings.flip else 'no'}mirror --crop={settings.crop} --model={settings.model} "
+        f"--batch={recipe.batch} --learning_rate={recipe.learning_rate:.3g} --epochs={recipe.epochs} "
+        f"--n_start={budget.n_start} --n_query={budget.n_query} --n_end={budget.n_end}"
+    )
 
 
 def check_names(
@@ -169,6 +188,18 @@ def default_workdir(settings: Settings) -> Path:
 def _at_least(flag: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise InputError(f"--{flag}={value} is less than {least}")
+
+
+def _per_channel(flag: str, given: Sequence[float] | None, measured: Sequence[float]) -> tuple[float, ...]:
+    """Mean or standard deviation of each channel, of pixels scaled to 0..1."""
+    if given is None:
+        return tuple(measured)
+    told = f"--{flag}={','.join(map(str, given))}"
+    if len(given) != len(measured):
+        raise InputError(f"{told}: the images have {len(measured)} channels")
+    if not all(0 <= value <= 1 for value in given) or (flag == "std" and 0 in given):
+        raise InputError(f"{told} is not between 0 and 1: pixels are scaled to that range")
+    return tuple(map(float, given))
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class Dataset(NamedTuple):
     num_classes: int  # stated, never inferred from labels
     mirror: bool = False  # does a left-right flip keep the label?
     class_names: tuple[str, ...] = ()  # () or one name per class
+    files: tuple[str, ...] = ()  # () or a name per training image
 
 
 class Pool(NamedTuple):

@@ -56,6 +56,17 @@ def written(workdir: Path, rounds: int = 3) -> bytes:
     return (workdir / "journal.jsonl").read_bytes()
 
 
+def test_notes_are_kept_but_tell_no_experiments_apart(tmp_path: Path) -> None:
+    with Journal.start(tmp_path, CONFIG, HERE, {"class_names": ("stop", "yield")}) as book:
+        assert book.header["class_names"] == ["stop", "yield"]
+        book.append(group(0))
+    for other in ({"class_names": ["a", "b"]}, None):
+        with Journal.start(tmp_path, CONFIG, HERE, other) as book:
+            assert book.header["class_names"] == ["stop", "yield"]
+            assert len(book.groups) == 1
+    assert journal.read(tmp_path)[0]["class_names"] == ["stop", "yield"]
+
+
 def restart(workdir: Path, data: bytes) -> list[list[dict[str, Any]]]:
     """What a start makes of these bytes."""
     (workdir / "journal.jsonl").write_bytes(data)

@@ -85,6 +85,12 @@ def refusal(command: Command, *arguments: str) -> str:
         ("--precision=bf17", "unknown precision 'bf17': did you mean 'bf16'?"),
         ("--epoch=3", "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
         ("margin", "unexpected argument 'margin'"),
+        ("--dataset=folder:nowhere", "nowhere does not exist"),
+        ("--dataset=foldr:x", "unknown dataset 'foldr:x': did you mean folder:PATH?"),
+        ("--image_size=8", "--image_size is for folder:PATH and tfds:NAME, not for digits"),
+        ("--dataset=folder:x --image_size=0", "--image_size=0 is less than 1"),
+        ("--skip_broken", "--skip_broken is for folder:PATH and tfds:NAME, not for digits"),
+        ("--test_share=10%", "--test_share is for folder:PATH and tfds:NAME, not for digits"),
         # budgets; digits have 1438 training images
         ("--n_start=30% --n_end=20%", "--n_start=30% (431 images) is beyond --n_end=20% (287 images)"),
         ("--n_end=1439", "--n_end=1439 is 1439 images, more than the pool of 1438"),
@@ -112,6 +118,12 @@ def refusal(command: Command, *arguments: str) -> str:
         ("--learning_rate=0", "--learning_rate=0.0 is not a positive number"),
         ("--learning_rate=-0.1", "--learning_rate=-0.1 is not a positive number"),
         ("--learning_rate=nan", "--learning_rate=nan is not a positive number"),
+        ("--crop=-1", "--crop=-1 is less than 0"),
+        ("--mean=0.1,0.2", "--mean=0.1,0.2: the images have 1 channels"),
+        ("--mean=130", "--mean=130.0 is not between 0 and 1: pixels are scaled to that range"),
+        ("--std=0", "--std=0.0 is not between 0 and 1"),
+        ("--std=nan", "--std=nan is not between 0 and 1"),
+        ("--std=wide", "--std=wide are not numbers"),
         ("--checkpoint_seconds=-1", "--checkpoint_seconds=-1.0 is not a number of seconds"),
         ("--checkpoint_seconds=nan", "--checkpoint_seconds=nan is not a number of seconds"),
     ],
@@ -188,7 +200,9 @@ def test_a_small_command_works(finished: Finished) -> None:
     # Not a terminal: plain lines, one per round at least, and nothing that a library has to say about itself.
     assert not re.search(r"[^\x20-\x7e\n·±]", out + err)
     assert [line.partition(",")[0] for line in err.splitlines() if "accuracy" in line] == ["round 0/1", "round 1/1"]
-    assert all(line.startswith("round ") for line in err.splitlines() if not re.match(r"W\d{4} ", line)), err
+    introduction, *rounds = [line for line in err.splitlines() if not re.match(r"W\d{4} ", line)]
+    assert introduction.startswith("npz:blobs.npz: 200 training and 80 test images of 8 x 8 x 1, 4 classes; trained")
+    assert all(line.startswith("round ") for line in rounds), err
 
 
 def test_libraries_talk_only_if_asked_to() -> None:

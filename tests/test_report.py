@@ -107,6 +107,19 @@ def test_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> Non
     assert "no finished round yet" in capsys.readouterr().out
 
 
+def test_table_names_the_classes_that_are_known_least(capsys: pytest.CaptureFixture[str]) -> None:
+    named = header([0, 1]) | {"class_names": ["stop", "yield", "bend", "never tested", "bump"]}
+    shares = [[0.5, 0.75, 0.25, None, 1.0], [0.25, 0.5, 0.5, None, 1.0]]
+    last = [line(seed, 1, per_class_accuracy=share) for seed, share in enumerate(shares)]
+    groups = [[line(seed, 0, per_class_accuracy=[0.0] * 5) for seed in range(2)], last]
+    report.print_table(named, groups)
+    told = "lowest accuracy in the last round: bend 37.50, stop 37.50, yield 62.50"
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    for head, rounds in ((header([0, 1]), groups), (named, FULL), (named, NONE_LEFT), (named, EMPTY)):
+        report.print_table(head, rounds)
+        assert "lowest" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("groups", STATES)
 def test_table_on_a_terminal(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")

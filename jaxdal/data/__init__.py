@@ -1,7 +1,23 @@
 """Data sets: loading, checking, and parting them into pool, oracle and test set."""
 
 from jaxdal.data.arrays import fingerprint, from_arrays
+from jaxdal.data.cache import Options
+from jaxdal.data.checks import remarks
 from jaxdal.data.oracle import Oracle, split
-from jaxdal.data.table import TABLE, Info, check_name, info, load, own
+from jaxdal.data.table import TABLE, Info, check_name, check_options, info, load, own
 
-__all__ = ["TABLE", "Info", "Oracle", "check_name", "fingerprint", "from_arrays", "info", "load", "own", "split"]
+__all__ = [
+    "TABLE",
+    "Info",
+    "Options",
+    "Oracle",
+    "check_name",
+    "check_options",
+    "fingerprint",
+    "from_arrays",
+    "info",
+    "load",
+    "own",
+    "remarks",
+    "split",
+]

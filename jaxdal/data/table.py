@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdal.data import local, published
+from jaxdal.data import catalogue, folder, local, published
+from jaxdal.data.cache import DEFAULTS, Options
 from jaxdal.errors import InputError
 from jaxdal.types import Dataset
 
@@ -79,35 +80,57 @@ TABLE: dict[str, Info] = {
 }  # fmt: skip
 
 
-def check_name(name: str) -> None:
-    """Raises InputError, with the nearest match, unless a data set of this name can be asked for."""
-    if name in TABLE or (name.startswith("npz:") and name != "npz:"):
+OWN = ("folder:PATH", "npz:PATH", "tfds:NAME")
+
+
+def check_name(name: str, options: Options = DEFAULTS) -> None:
+    """Raises InputError, with the nearest match, unless a data set of this name and these options can be asked for."""
+    kind, colon, rest = name.partition(":")
+    if name in TABLE or (rest and any(own.startswith(kind + colon) for own in OWN)):
+        check_options(name, options)
         return
-    known = [*TABLE, "npz:PATH"]
+    known = [*TABLE, *OWN]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"unknown dataset {name!r}: {hint}Known are {', '.join(known)}")
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
-    """A data set by name: a row of TABLE, or `npz:PATH`.
+def check_options(name: str, options: Options) -> None:
+    """Raises InputError for an option that is out of range, or does not apply to a data set of this name."""
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"--image_size={options.image_size} is less than 1")
+    if name.startswith(("folder:", "tfds:")):
+        return
+    for option, value in options._asdict().items():
+        if value != getattr(DEFAULTS, option):
+            raise InputError(f"--{option} is for folder:PATH and tfds:NAME, not for {name}")
+
+
+def load(name: str, data_dir: str | None = None, options: Options = DEFAULTS) -> Dataset:
+    """A data set by name: a row of TABLE, or `folder:PATH`, `npz:PATH`, `tfds:NAME`.
 
     data_dir: where data sets are prepared and official files are looked for; by default $TFDS_DATA_DIR, else
     ~/tensorflow_datasets.
 
     Raises:
-        InputError: unknown name, no data and no network, or damaged files.
+        InputError: unknown name, an option that does not apply, no data and no network, or damaged files.
     """
-    check_name(name)
-    if name.startswith("npz:"):
-        return local.load_npz(name.removeprefix("npz:"))
+    check_name(name, options)
+    kind, _, rest = name.partition(":")
+    where = Path(data_dir).expanduser() if data_dir else published.default_data_dir()
+    if kind == "folder":
+        return folder.load(rest, options)
+    if kind == "npz":
+        return local.load_npz(rest)
+    if kind == "tfds":
+        return catalogue.load(rest, where, options)
     loader = TABLE[name].loader
     assert loader is not None  # every row has one
-    return loader(Path(data_dir).expanduser() if data_dir else published.default_data_dir())
+    return loader(where)
 
 
 def info(name: str, dataset: Dataset) -> Info:
-    """The row of a named data set; for own data (`npz:PATH` or any name not in the table) one made from its images."""
+    """The row of a named data set; for own data (any name not in the table) one made from its images."""
     return TABLE[name] if name in TABLE else own(dataset)
 
 

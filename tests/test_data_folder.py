@@ -1,0 +1,486 @@
+"""Own image files: trees, formats, the cache, and everything that can be wrong with them."""
+
+import io
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdal import data, journal, loop, settings
+from jaxdal.data import cache, images
+from jaxdal.data.holdout import hold_out
+from jaxdal.data.images import Source, read_image
+from jaxdal.errors import InputError
+from jaxdal.types import Dataset
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cache, which is the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "jaxdal" / "images"
+
+
+def picture(seed: int, shape: tuple[int, ...] = (6, 5, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+def tree(root: Path, *, test: str = "test", per_class: int = 3) -> Path:
+    """Classes b, a and C, with images that differ; test images have seeds of 100 and more."""
+    for label, name in enumerate("Cab"):
+        for number in range(per_class):
+            save(root / "train" / name / f"{number}.png", picture(10 * label + number))
+        save(root / test / name / "x.png", picture(100 + label))
+    return root
+
+
+def load(root: Path, **options: object) -> Dataset:
+    return data.load(f"folder:{root}", options=data.Options(**options))
+
+
+def encoded(array: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# --- trees ---
+
+
+def test_train_and_test_folders(tmp_path: Path) -> None:
+    got = load(tree(tmp_path / "own"))
+    assert got.class_names == ("C", "a", "b")  # sorted as text is
+    np.testing.assert_array_equal(
+        got.train_x, [picture(10 * label + number) for label in range(3) for number in range(3)]
+    )
+    np.testing.assert_array_equal(got.test_x, [picture(100 + label) for label in range(3)])
+    np.testing.assert_array_equal(got.train_y, np.repeat([0, 1, 2], 3))
+    np.testing.assert_array_equal(got.test_y, [0, 1, 2])
+    assert got.train_y.dtype == np.int32
+    assert got.files[:2] == ("train/C/0.png", "train/C/1.png")
+    assert len(got.files) == 9
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_other_names_of_the_test_folder(tmp_path: Path, name: str) -> None:
+    assert data.fingerprint(load(tree(tmp_path / "own", test=name))) == data.fingerprint(load(tree(tmp_path / "b")))
+
+
+def test_what_is_no_image_is_ignored_and_folders_may_be_deep(tmp_path: Path) -> None:
+    root = tree(tmp_path / "own")
+    plain = data.fingerprint(load(root))
+    (root / "train" / "C" / "notes.txt").write_text("x")
+    (root / "train" / "a" / ".hidden.png").write_text("x")
+    (root / "train" / ".cache").mkdir()
+    (root / "README").write_text("x")
+    (root / "train" / "b" / "images" / "deep").mkdir(parents=True)
+    (root / "train" / "b" / "1.png").rename(root / "train" / "b" / "images" / "deep" / "1.PNG")
+    got = load(root)
+    assert got.files[6:] == ("train/b/0.png", "train/b/2.png", "train/b/images/deep/1.PNG")
+    assert sorted(got.train_x.sum((1, 2, 3))) == sorted(load(tree(tmp_path / "other")).train_x.sum((1, 2, 3)))
+    assert data.fingerprint(got) != plain  # the order of the pool is that of the names
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for label, name in enumerate(("car", "train")):
+        for number in range(5):
+            save(tmp_path / "own" / name / f"{number}.png", picture(10 * label + number))
+    got = load(tmp_path / "own")
+    assert got.class_names == ("car", "train")
+    np.testing.assert_array_equal(np.bincount(got.train_y), [4, 4])
+
+
+def test_split_is_stratified_and_depends_on_names_alone() -> None:
+    def sources(sizes: dict[str, int]) -> list[Source]:
+        pairs = enumerate(sizes.items())
+        return [Source(f"{name}/{number}", "", label) for label, (name, size) in pairs for number in range(size)]
+
+    train, test = hold_out(sources({"many": 50, "two": 2, "one": 1, "seven": 7}), "20%")
+    assert np.bincount([source.label for source in test], minlength=4).tolist() == [10, 1, 0, 1]
+    assert [source.label for source in train] == sorted(source.label for source in train)
+    places = [int(source.name.partition("/")[2]) for source in test if source.label == 0]
+    assert places == sorted(places)
+    assert places != list(range(10)), "not simply the first"
+    assert places != list(range(0, 50, 5))
+    alone = hold_out(sources({"many": 50}), "20%")[1]
+    assert alone == [source for source in test if source.label == 0]
+    assert hold_out(sources({"many": 50}), None)[1] == alone
+    assert len(hold_out(sources({"many": 50}), "99.9%")[0]) == 1
+    half = hold_out(sources({"many": 50}), "50%")[1]
+    assert len(half) == 25
+    assert set(alone) < set(half)
+
+
+@pytest.mark.parametrize("share", ["0%", "100%", "-5%", "20", "0.2", "some", "1/0%", "nan%"])
+def test_bad_shares_are_refused(share: str) -> None:
+    with pytest.raises(InputError, match="is not a share between 0% and 100%"):
+        hold_out([], share)
+
+
+# --- formats ---
+
+
+def test_every_format_and_mode(tmp_path: Path) -> None:
+    colour, grey = picture(1), picture(2, (6, 5))
+    alpha = np.full((6, 5), 255, np.uint8)
+    alpha[0] = 0
+    lucid = np.dstack([colour, alpha])
+    white = np.where(alpha[..., None] == 0, 255, colour)
+    np.testing.assert_array_equal(read_image(encoded(colour), None), colour)
+    np.testing.assert_array_equal(read_image(encoded(colour, "PPM"), None), colour)
+    np.testing.assert_array_equal(read_image(encoded(grey, "PPM"), None), grey)
+    np.testing.assert_array_equal(read_image(encoded(colour, "WEBP", lossless=True), None), colour)
+    np.testing.assert_array_equal(read_image(encoded(lucid), None), white)
+    np.testing.assert_array_equal(
+        read_image(encoded(np.dstack([grey, alpha])), None), np.where(alpha == 0, 255, grey), err_msg="grey and alpha"
+    )
+    np.testing.assert_array_equal(read_image(encoded(grey > 99), None), np.where(grey > 99, 255, 0), err_msg="one bit")
+    deep = grey.astype(np.uint16) * 256 + 77
+    np.testing.assert_array_equal(read_image(encoded(deep), None), grey, err_msg="16 bits")
+    smooth = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    for mode in ("RGB", "CMYK"):
+        Image.fromarray(smooth).convert(mode).save(tmp_path / "x.jpg", quality=95)
+        np.testing.assert_allclose(read_image(str(tmp_path / "x.jpg"), None), smooth, atol=6)
+
+
+def test_palettes_with_and_without_transparency() -> None:
+    indexed = Image.fromarray(np.arange(30, dtype=np.uint8).reshape(6, 5) % 3)
+    indexed.putpalette([255, 0, 0, 0, 255, 0, 9, 9, 9])
+    buffer = io.BytesIO()
+    indexed.save(buffer, "PNG")
+    colours = np.asarray([(255, 0, 0), (0, 255, 0), (9, 9, 9)], np.uint8)[np.asarray(indexed)]
+    np.testing.assert_array_equal(read_image(buffer.getvalue(), None), colours)
+    indexed.save(buffer := io.BytesIO(), "PNG", transparency=b"\xff\x00\xff")
+    colours[np.asarray(indexed) == 1] = 255
+    np.testing.assert_array_equal(read_image(buffer.getvalue(), None), colours)
+
+
+def test_rotation_of_cameras_is_undone_and_broken_notes_do_no_harm() -> None:
+    upright = picture(3)
+    notes = Image.Exif()
+    notes[274] = 6  # the camera was held upright: turn by 90 degrees
+    turned = np.ascontiguousarray(np.rot90(upright))
+    np.testing.assert_array_equal(read_image(encoded(turned, exif=notes), None), upright)
+    np.testing.assert_array_equal(read_image(encoded(upright, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), None), upright)
+
+
+def test_resizing_averages_what_it_joins() -> None:
+    blocks = np.kron(picture(4, (4, 4)), np.ones((16, 32), np.uint8))
+    got = read_image(encoded(blocks), 4)
+    assert got.shape == (4, 4)
+    expected = Image.fromarray(blocks).resize((4, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(got, np.asarray(expected))
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[::2] = 254
+    np.testing.assert_allclose(read_image(encoded(stripes), 8), 127, atol=8)  # a picked pixel would be 0 or 254
+    large = np.kron(picture(5, (8, 8, 3)) // 2 + 60, np.ones((64, 64, 1), np.uint8))
+    whole = np.asarray(Image.fromarray(large).resize((16, 16), Image.Resampling.BILINEAR), float)
+    fast = read_image(encoded(large, "JPEG", quality=95), 16).astype(float)  # decoded at an eighth of its size
+    assert np.abs(fast - whole).mean() < 12
+
+
+def test_channels_are_those_that_some_image_needs(tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(2):
+            save(tmp_path / "grey" / name / f"{number}.png", picture(number, (6, 5)))
+    assert load(tmp_path / "grey").train_x.shape == (2, 6, 5, 1)
+    shutil.copytree(tmp_path / "grey", tmp_path / "mixed")
+    save(tmp_path / "mixed" / "b" / "2.png", picture(7))
+    got = load(tmp_path / "mixed")
+    whole = np.concatenate([got.train_x, got.test_x])
+    assert whole.shape == (5, 6, 5, 3)
+    assert sum(bool((image == image[..., :1]).all()) for image in whole) == 4
+
+
+def test_more_images_than_one_task_takes_keep_their_order(tmp_path: Path) -> None:
+    many = [Source(f"{seed}", encoded(picture(seed, (2, 2))), 0) for seed in range(3 * images.CHUNK + 5)]
+    many[70] = Source("70", b"broken", 0)
+    x, good = images.decode(many, None, skip_broken=True, title="many")
+    assert good.tolist() == [seed != 70 for seed in range(len(many))]
+    np.testing.assert_array_equal(x[..., 0], [picture(seed, (2, 2)) for seed in range(len(many)) if seed != 70])
+
+
+# --- what is refused ---
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def write(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": write(b""),
+    "text": write(b"<html>not found</html>"),
+    "a bitmap": write(encoded(picture(0), "BMP")),
+    "floats": write(b"Pf\n1 1\n-1.0\n\0\0\0\0"),
+    "a bomb": write(b"P5\n60000 60000\n255\n"),
+    "a link to nowhere": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_file_is_named_or_skipped(
+    tmp_path: Path, how: str, kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tree(tmp_path / "own")
+    BROKEN[how](root / "train" / "a" / "1.png")
+    with pytest.raises(InputError, match=r"own: train/a/1.png cannot be read \(.+\): .* --skip_broken$") as caught:
+        load(root)
+    assert "\n" not in str(caught.value)
+    assert not list(kept.glob("*"))
+    for _ in range(2):  # the second time from the cache
+        capsys.readouterr()
+        got = load(root, skip_broken=True)
+        assert capsys.readouterr().err.endswith("own: left out as broken (1): train/a/1.png\n")
+        assert got.files[3:5] == ("train/a/0.png", "train/a/2.png")
+        np.testing.assert_array_equal(got.train_x[3:5], [picture(10), picture(12)])
+        np.testing.assert_array_equal(got.train_y, [0, 0, 0, 1, 1, 2, 2, 2])
+
+
+def test_the_first_of_many_broken_files_is_named(tmp_path: Path) -> None:
+    root = tree(tmp_path / "own", per_class=60)
+    for name in ("C/7", "a/3", "b/1"):
+        (root / f"train/{name}.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"train/C/7\.png"):
+        load(root)
+
+
+def test_two_sizes_need_a_choice(tmp_path: Path) -> None:
+    root = tree(tmp_path / "own")
+    save(root / "test" / "a" / "x.png", picture(0, (9, 8, 3)))
+    with pytest.raises(InputError, match=r"0.png is 5 x 6 but test/a/x.png is 8 x 9: .* --image_size=5$"):
+        load(root, skip_broken=True)
+    assert load(root, image_size=4).test_x.shape == (3, 4, 4, 3)
+
+
+def remove(*names: str) -> Callable[[Path], object]:
+    return lambda root: [shutil.rmtree(root / name) for name in names]
+
+
+def empty(*names: str) -> Callable[[Path], object]:
+    return lambda root: [file.unlink() for name in names for file in (root / name).iterdir()]
+
+
+def spoil(*names: str) -> Callable[[Path], object]:
+    return lambda root: [file.write_bytes(b"x") for name in names for file in (root / name).iterdir()]
+
+
+TREES: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
+    "no folder": (shutil.rmtree, {}, "own does not exist"),
+    "an archive": (lambda root: (shutil.rmtree(root), root.write_bytes(b"PK")), {}, "own is a file; .* unpacked"),
+    "nothing": (remove("train", "test"), {}, "must hold a folder per class, at least two, but it holds none"),
+    "one class": (remove("train/a", "train/b", "test/a", "test/b"), {}, "at least two, but it holds C"),
+    "a class for testing only": (remove("train/a"), {}, "own/test holds classes that .*own/train lacks: a"),
+    "an empty class": (empty("train/b"), {}, r"no image \(.png .*\) is in these folders of .*own/train: b"),
+    "two test sets": (lambda root: None, {"test_share": "10%"}, "--test_share=10%: the test images are in .*own/test"),
+    "broken training files": (spoil("train/a", "train/b", "train/C"), {"skip_broken": True}, "is left for training"),
+    "broken test files": (spoil("test/a", "test/b", "test/C"), {"skip_broken": True}, "no image is left for testing"),
+    "broken files": (spoil(*(f"{part}/{name}" for part in ("train", "test") for name in "Cab")), {"skip_broken": True},
+                     "none of 12 images can be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_bad_trees_get_one_sentence(tmp_path: Path, case: str, kept: Path) -> None:
+    spoiler, options, told = TREES[case]
+    root = tree(tmp_path / "own")
+    spoiler(root)
+    with pytest.raises(InputError, match=told) as caught:
+        load(root, **options)
+    assert "\n" not in str(caught.value)
+    assert not list(kept.glob("*"))
+
+
+def test_classes_without_images_are_remarked(tmp_path: Path) -> None:
+    root = tree(tmp_path / "own")
+    shutil.rmtree(root / "test" / "a")
+    spoil("train/C")(root)
+    told = ["there is no training image of class C", "there is no test image of class a"]
+    assert data.remarks(load(root, skip_broken=True)) == told
+
+
+def test_shared_images_are_counted() -> None:
+    x, test_x = np.stack([picture(seed) for seed in range(6)]), np.stack([picture(seed + 4) for seed in range(5)])
+    test_x[4] = test_x[0]  # the training images 4 and 5 are there thrice, in two versions
+    own = data.from_arrays(x, np.arange(6) % 2, test_x, np.arange(5) % 2, num_classes=3)
+    assert data.remarks(own) == [
+        "3 of 5 test images are also training images, pixel for pixel",
+        "there is no training image of class 2",
+        "there is no test image of class 2",
+    ]
+    test_x[:, 0, 0, 0] ^= 1  # one bit of each
+    assert data.remarks(data.from_arrays(x, np.arange(6) % 2, test_x, np.arange(5) % 2)) == []
+
+
+# --- the cache ---
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of all images that are decoded."""
+    seen: list[str] = []
+    original = images._try
+
+    def spy(source: Source, image_size: int | None) -> tuple[np.ndarray | None, str]:
+        seen.append(source.name)
+        return original(source, image_size)
+
+    monkeypatch.setattr(images, "_try", spy)
+    return seen
+
+
+def test_a_second_start_decodes_nothing(
+    tmp_path: Path, decoded: list[str], capsys: pytest.CaptureFixture[str], kept: Path
+) -> None:
+    root = tree(tmp_path / "own")
+    first = load(root)
+    (file,) = kept.iterdir()
+    assert capsys.readouterr().err.startswith(f"folder:{root}: decoded 12 images in ")
+    decoded.clear()
+    second = load(root)
+    assert not decoded
+    assert capsys.readouterr().err == ""
+    assert data.fingerprint(second) == data.fingerprint(first)
+    assert (second.files, second.class_names) == (first.files, first.class_names)
+    root.rename(tmp_path / "elsewhere")
+    load(tmp_path / "elsewhere")
+    assert not decoded, "files keep their times when a folder above them moves"
+    assert data.fingerprint(data.load(f"npz:{file}")) == data.fingerprint(first)
+
+
+def test_other_files_and_other_settings_are_decoded(tmp_path: Path, decoded: list[str], kept: Path) -> None:
+    root = tree(tmp_path / "own")
+    before = load(root)
+    file = root / "train" / "C" / "0.ppm"  # uncompressed: every content has the same size
+    (root / "train" / "C" / "0.png").unlink()
+    save(file, picture(0))
+    assert data.fingerprint(load(root)) == data.fingerprint(before)
+    status = file.stat()
+    save(file, picture(50))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    np.testing.assert_array_equal(load(root).train_x[0], picture(50))
+    for change in ({"image_size": 4}, {"skip_broken": True}):
+        decoded.clear()
+        load(root, **change)
+        assert decoded
+    file.rename(root / "train" / "C" / "9.ppm")
+    assert load(root).files[2] == "train/C/9.ppm"
+    assert len(list(kept.iterdir())) == 6
+
+
+def test_a_full_disk_leaves_nothing_that_is_read_back(
+    tmp_path: Path, decoded: list[str], capsys: pytest.CaptureFixture[str], kept: Path
+) -> None:
+    root = tree(tmp_path / "own")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may grow beyond: writing fails midway
+    try:
+        got = load(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be kept in" in capsys.readouterr().err
+    assert list(kept.iterdir()) == []
+    np.testing.assert_array_equal(got.train_x[0], picture(0))
+    decoded.clear()
+    assert data.fingerprint(load(root)) == data.fingerprint(got)
+    assert decoded
+
+
+def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert len(load(tree(tmp_path / "own")).train_x) == 9
+    assert "cannot be kept in" in capsys.readouterr().err
+
+
+def test_damaged_files_of_the_cache_are_made_again(tmp_path: Path, decoded: list[str], kept: Path) -> None:
+    root = tree(tmp_path / "own", per_class=20)
+    mark = data.fingerprint(load(root))
+    (file,) = kept.iterdir()
+    whole = file.read_bytes()
+    bit = bytearray(whole)
+    bit[1000] ^= 1  # a pixel
+    for content in (b"", whole[:-30], whole[:2000], bytes(bit), b"\0" * len(whole)):
+        file.write_bytes(content)
+        decoded.clear()
+        assert data.fingerprint(load(root)) == mark
+        assert decoded
+        assert file.read_bytes()[:500] == whole[:500]
+
+
+def test_a_killed_start_leaves_at_most_a_day_old_part(tmp_path: Path, kept: Path) -> None:
+    kept.mkdir(parents=True)
+    for name, age in (("old.partial", 2 * cache.DAY), ("young.partial", 0.0)):
+        (kept / name).write_bytes(b"half")
+        now = (kept / name).stat().st_mtime
+        os.utime(kept / name, (now - age, now - age))
+    load(tree(tmp_path / "own"))
+    assert sorted(path.suffix for path in kept.iterdir()) == [".npz", ".partial"]
+    assert (kept / "young.partial").exists()
+
+
+# --- from files to a report ---
+
+
+class Prepared(Exception):  # noqa: N818
+    """All is said and written that comes before training."""
+
+
+def test_an_experiment_on_a_folder(
+    tmp_path: Path, blobs: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("north", "east", "south", "west")
+    for which, x, y in (("train", blobs.train_x, blobs.train_y), ("test", blobs.test_x, blobs.test_y)):
+        for number, (image, label) in enumerate(zip(x, y, strict=True)):
+            save(tmp_path / "own" / which / names[label] / f"{number:03}.png", image[..., 0])
+    shutil.copy(tmp_path / "own/train/north/000.png", tmp_path / "own/test/north/copy.png")
+
+    def stop(*arguments: object) -> None:
+        raise Prepared
+
+    monkeypatch.setattr(loop, "Lab", stop)  # what follows is the same for all images
+    options = {"n_start": 40, "n_query": 10, "n_end": 50, "epochs": 2, "batch": 16, "mirror": True, "crop": 0}
+    with pytest.raises(Prepared):
+        loop.run(f"folder:{tmp_path}/own", "margin", workdir=tmp_path / "out", std=[0.5], **options)
+    header, _ = journal.read(tmp_path / "out")
+    assert header["class_names"] == sorted(names)
+    config = header["config"]
+    assert (config["flip"], config["crop"], config["std"]) == (True, 0, [0.5])
+    assert config["mean"] == [pytest.approx(blobs.train_x.mean() / 255)]  # of training images only
+    files = (tmp_path / "out" / "pool.txt").read_text().splitlines()
+    assert len(files) == config["pool"] == 200
+    assert files[50] == f"train/north/{np.flatnonzero(blobs.train_y == 0)[0]:03}.png"  # after 50 of east
+    err = capsys.readouterr().err
+    assert ": 200 training and 81 test images of 8 x 8 x 1, 4 classes; trained with --mean=" in err
+    assert " --std=0.5000 --mirror --crop=0 --model=lenet --batch=16 " in err
+    assert ": 1 of 81 test images are also training images, pixel for pixel\n" in err
+
+
+def test_statistics_can_be_set(blobs: Dataset) -> None:
+    """And what is not set is measured, or the preset's."""
+    given = settings.resolve(blobs, blobs, "margin", mean=[0.25], std=[1], crop=3, mirror=True)
+    assert (given.mean, given.std, given.crop, given.flip) == ((0.25,), (1.0,), 3, True)
+    measured = settings.resolve(blobs, blobs, "margin")
+    assert (measured.mean, measured.std) == data.table.measure(blobs.train_x)
+    assert (measured.crop, measured.flip) == (0, False)
+    assert settings.resolve("mnist", blobs, "margin").flip
+    assert not settings.resolve("mnist", blobs, "margin", mirror=False).flip
+
+
+def test_options_of_reading_are_refused_where_nothing_is_read(blobs: Dataset) -> None:
+    with pytest.raises(InputError, match="--image_size is for folder:PATH and tfds:NAME, not for arrays"):
+        loop.run(blobs, image_size=8)
