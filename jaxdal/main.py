@@ -27,6 +27,7 @@ flags.DEFINE_integer("batch", None, "Images per training step.")
 flags.DEFINE_float("learning_rate", None, "Learning rate before its first decay (default: 0.1, of digits 0.05).")
 flags.DEFINE_bool("mirror", None, "Mirror training images (default: the preset's; of own images, no).")
 flags.DEFINE_integer("crop", None, "Pixels by which training images are shifted at most (default: the data set's).")
+flags.DEFINE_list("milestones", None, "Shares of the epochs at which the learning rate falls to a tenth.")
 flags.DEFINE_list("mean", None, "Per channel, of pixels in 0..1 (default: the data set's; of own images, measured).")
 flags.DEFINE_list("std", None, "Likewise, the standard deviation.")
 flags.DEFINE_integer("eval_every", 0, "Epochs between evaluations on the test set; 0: after the last epoch only.")
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
             seeds = [int(seed) for seed in FLAGS.seeds]
         except ValueError:
             raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
-        mean, std = _numbers("mean"), _numbers("std")
+        mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         _cache_programs()
         result = run(
             FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
             model=FLAGS.model, preset=FLAGS.preset, seeds=seeds, n_start=FLAGS.n_start, n_query=FLAGS.n_query,
             n_end=FLAGS.n_end, epochs=FLAGS.epochs, batch=FLAGS.batch, learning_rate=FLAGS.learning_rate,
             eval_every=FLAGS.eval_every, precision=FLAGS.precision, pack=FLAGS.pack,
-            mirror=FLAGS.mirror, crop=FLAGS.crop, mean=mean, std=std,
+            mirror=FLAGS.mirror, crop=FLAGS.crop, mean=mean, std=std, milestones=milestones,
         )  # fmt: skip
     except InputError as error:
         return _fail(error)

@@ -80,6 +80,7 @@ def resolve(
     epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
     precision: str = "auto", pack: int = 0, mirror: bool | None = None, crop: int | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    milestones: Sequence[float] | None = None,
 ) -> Settings:  # fmt: skip
     """Settle every number; what is None comes from the preset and the data set.
 
@@ -120,6 +121,8 @@ def resolve(
     recipe = training.recipe(
         Recipe(epochs or info.epochs, batch, learning_rate=rate, milestones=info.milestones, clamp=rules.clamp)
     )
+    if milestones is not None:
+        recipe = recipe._replace(milestones=_milestones(milestones))
     if learning_rate is not None:
         recipe = recipe._replace(learning_rate=learning_rate)
     flip = info.published_flip if rules.as_published else images.mirror
@@ -145,6 +148,7 @@ def told(settings: Settings, images: Dataset) -> str:
         f"{channels}, {settings.num_classes} classes; trained with --mean={mean} --std={std} "
         f"--{'' if settings.flip else 'no'}mirror --crop={settings.crop} --model={settings.model} "
         f"--batch={recipe.batch} --learning_rate={recipe.learning_rate:.3g} --epochs={recipe.epochs} "
+        f"--milestones={','.join(f'{share:.3g}' for share in recipe.milestones)} "
         f"--n_start={budget.n_start} --n_query={budget.n_query} --n_end={budget.n_end}"
     )
 
@@ -199,6 +203,15 @@ def _per_channel(flag: str, given: Sequence[float] | None, measured: Sequence[fl
         raise InputError(f"{told}: the images have {len(measured)} channels")
     if not all(0 <= value <= 1 for value in given) or (flag == "std" and 0 in given):
         raise InputError(f"{told} is not between 0 and 1: pixels are scaled to that range")
+    return tuple(map(float, given))
+
+
+def _milestones(given: Sequence[float]) -> tuple[float, ...]:
+    """Shares of the epochs, in order."""
+    if not all(0 < share < 1 for share in given) or list(given) != sorted(given):
+        raise InputError(
+            f"--milestones={','.join(map(str, given))} are not ascending shares of the epochs, such as 0.5,0.8"
+        )
     return tuple(map(float, given))
 
 

@@ -120,6 +120,7 @@ def refusal(command: Command, *arguments: str) -> str:
         ("--learning_rate=nan", "--learning_rate=nan is not a positive number"),
         ("--crop=-1", "--crop=-1 is less than 0"),
         ("--mean=0.1,0.2", "--mean=0.1,0.2: the images have 1 channels"),
+        ("--milestones=0.8,0.5", "--milestones=0.8,0.5 are not ascending shares of the epochs"),
         ("--mean=130", "--mean=130.0 is not between 0 and 1: pixels are scaled to that range"),
         ("--std=0", "--std=0.0 is not between 0 and 1"),
         ("--std=nan", "--std=nan is not between 0 and 1"),
