@@ -9,7 +9,7 @@ from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH.")
+flags.DEFINE_string("dataset", "digits", "digits, mnist, cifar10, gtsrb... (the README has all), or npz:PATH.")
 flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
 flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
 flags.DEFINE_string("trainer", "supervised", "How to train on what is labelled.")
