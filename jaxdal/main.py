@@ -8,7 +8,7 @@ from absl import app, flags, logging
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100, folder:PATH, npz:PATH, tfds:NAME."
+    "dataset", "digits", "digits, mnist, cifar10, gtsrb... (the README has all), folder:PATH, npz:PATH or tfds:NAME."
 )
 flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
 flags.DEFINE_integer("image_size", None, "Height and width to which images of folder: and tfds: are resized.")

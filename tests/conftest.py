@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before jax is imported anywhere: a flag of XLA that says how many devices a CPU pretends to be.
@@ -36,3 +37,12 @@ def blobs():
         return images.astype(np.uint8), labels
 
     return from_arrays(*draw(200), *draw(80), num_classes=4)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine: its address and its folder."""
+    from publishing import serving
+
+    with serving(tmp_path / "www") as address:
+        yield address, tmp_path / "www"

@@ -89,6 +89,7 @@ PUBLISHED = {  # of the paper: start, query and end in percent, images, rounds
     "fashion_mnist": ("2%", "2%", "20%", 60_000, 10),
     "cifar10": ("10%", "5%", "70%", 50_000, 13),
     "gtsrb": ("10%", "5%", "70%", 39_209, 13),
+    "gtsrb:competition": ("10%", "5%", "70%", 26_640, 13),
     "tiny_imagenet": ("10%", "5%", "70%", 100_000, 13),
 }
 

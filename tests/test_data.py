@@ -251,9 +251,13 @@ def test_unknown_names_get_the_nearest_match() -> None:
         data.load("mnits")
     with pytest.raises(InputError, match=r"did you mean cifar100\?"):
         data.load("CIFAR-100")
+    with pytest.raises(InputError, match=r"did you mean gtsrb:competition\?"):
+        data.load("GTSRB_competition")
+    with pytest.raises(InputError, match=r"did you mean tiny_imagenet\?"):
+        data.load("tiny-imagenet-200")
     with pytest.raises(InputError, match="unknown dataset 'npz:'"):
         data.load("npz:")
-    with pytest.raises(InputError, match=r"Known are digits, mnist, .*, folder:PATH, npz:PATH, tfds:NAME"):
+    with pytest.raises(InputError, match=r"Known are .*, gtsrb:competition, .*, folder:PATH, npz:PATH, tfds:NAME"):
         data.check_name("qqqqqq")
 
 
@@ -262,7 +266,7 @@ def test_rows_are_consistent(name: str) -> None:
     row = data.TABLE[name]
     data.check_name(name)
     assert callable(row.loader)
-    assert len(row.mean) == len(row.std) == (3 if "cifar" in name else 1)
+    assert len(row.mean) == len(row.std) == (1 if "mnist" in name or name == "digits" else 3)
     assert all(0 < value < 1 for value in (*row.mean, *row.std, *row.milestones))
     assert list(row.milestones) == sorted(row.milestones)
     start, query, end = (float(text.rstrip("%")) for text in (row.n_start, row.n_query, row.n_end))
@@ -272,10 +276,15 @@ def test_rows_are_consistent(name: str) -> None:
 
 
 def test_published_protocol() -> None:
-    mnist, cifar10 = data.TABLE["mnist"], data.TABLE["cifar10"]
+    mnist, cifar10, gtsrb = data.TABLE["mnist"], data.TABLE["cifar10"], data.TABLE["gtsrb"]
     assert [round(share * mnist.epochs) for share in mnist.milestones] == [20, 40]
     assert [round(share * cifar10.epochs) for share in cifar10.milestones] == [80, 120]
-    assert (mnist.mirror, mnist.published_flip) == (False, True)
+    assert (mnist.mirror, mnist.published_flip) == (gtsrb.mirror, gtsrb.published_flip) == (False, True)
+    same = data.TABLE["gtsrb:competition"]._replace(loader=None)
+    assert gtsrb._replace(loader=None) == same  # another split, the same protocol
+    for name in ("gtsrb", "tiny_imagenet"):
+        for field in ("padding", "model", "batch", "epochs", "milestones", "n_start", "n_query", "n_end"):
+            assert getattr(data.TABLE[name], field) == getattr(cifar10, field), (name, field)
 
 
 def test_defaults_for_own_data() -> None:

@@ -1,7 +1,6 @@
 """MNIST, Fashion-MNIST and CIFAR from small fake archives: by hand, through TFDS, from TFDS's own directories."""
 
 import gzip
-import http.server
 import io
 import json
 import os
@@ -10,14 +9,13 @@ import struct
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from publishing import redirect
 
 from jaxdal import data
 from jaxdal.data import official, prepared, published
@@ -165,40 +163,6 @@ def test_idx_of_another_type_is_refused(tmp_path: Path) -> None:
 # --- through TFDS ---
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server on this machine: its address and its folder."""
-    folder = tmp_path / "www"
-    folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", folder
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def redirect(name: str, base: str, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one data set be published elsewhere, with the checksums of the files there."""
-    with published.quiet():
-        from tensorflow_datasets.core.download import checksums
-
-        from jaxdal.data import builders
-    source = official.OFFICIAL[name]._replace(urls=tuple(base + path.name for path in files))
-    monkeypatch.setitem(official.OFFICIAL, name, source)
-    monkeypatch.setattr(builders.BUILDERS[name], "SOURCE", source)
-    infos = {base + path.name: checksums.compute_url_info(path) for path in files}
-    monkeypatch.setattr(builders.BUILDERS[name], "url_infos", infos)
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_download_prepare_and_read_again(
     name: str,
@@ -254,13 +218,21 @@ def test_interrupted_preparation_does_not_need_the_network_again(
     assert_same(data.load("cifar10", str(tmp_path / "data")), "cifar10")
 
 
-def test_urls_are_those_that_tfds_has_checksums_for() -> None:
+def test_urls_are_those_that_there_are_checksums_for() -> None:
     with published.quiet():
         from tensorflow_datasets.core.download import checksums
 
+        from jaxdal.data import builders
+
         known = checksums.get_all_url_infos()
-    for source in official.OFFICIAL.values():
-        assert {known[url].filename for url in source.urls} == set(source.files)
+    assert set(builders.BUILDERS) == set(official.OFFICIAL)
+    for name, source in official.OFFICIAL.items():
+        builder = builders.BUILDERS[name]
+        recorded = known | (builder.url_infos or {})
+        unknown = {file for url, file in zip(source.urls, source.files, strict=True) if url not in recorded}
+        assert unknown == ({"GTSRB_Online-Test-Images-Sorted.zip"} if name == "gtsrb:competition" else set())
+        assert (not unknown) == builder.ALL_CHECKSUMS
+        assert {recorded[url].filename for url in source.urls if url in recorded} == set(source.files) - unknown
 
 
 # --- directories that TFDS has prepared ---

@@ -1,26 +1,23 @@
-"""The official files of MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: where they are, and how their bytes are laid out.
+"""Official files: where they are and how they are read; here, too, how those of MNIST and CIFAR are laid out.
 
-Only the plain binary forms are read, never a pickle. No network and no TensorFlow Datasets in this file.
+Of CIFAR only the plain binary form is read, never a pickle. No network and no TensorFlow Datasets in this file.
 """
 
 import gzip
 import math
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxdal.data import gtsrb, tiny_imagenet
+from jaxdal.data.archives import Split
 from jaxdal.errors import InputError
-
-
-class Split(NamedTuple):
-    """Images and labels of one split, in the order of the official files."""
-
-    x: np.ndarray  # u8[N, H, W, C]
-    y: np.ndarray  # u8[N]
 
 
 class Official(NamedTuple):
@@ -31,8 +28,14 @@ class Official(NamedTuple):
     unpacked: tuple[str, ...]  # what each file is called once unpacked
     folders: tuple[str, ...]  # where users put these files, relative to the data directory
     shape: tuple[int, int, int]  # [H, W, C]
-    num_classes: int
+    num_classes: int  # 0: as many as the files name
     read: Callable[[list[Path]], tuple[Split, Split, tuple[str, ...]]]  # files -> training set, test set, class names
+    moved: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # unpacked file -> where else people keep it
+
+    @property
+    def builder(self) -> str:
+        """Name of this package's TFDS builder."""
+        return f"jaxdal_{self.name.replace(':', '_')}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -42,9 +45,13 @@ class Official(NamedTuple):
 
 def find(official: Official, data_dir: Path) -> list[Path] | None:
     """The official files that the user has put under the data directory, packed or unpacked; None if one is missing."""
-    for folder in official.folders:
+    folders = [data_dir / folder for folder in official.folders]
+    here = data_dir.absolute()
+    if any(Path(name).parts[0] == here.name for name in official.unpacked):
+        folders.append(here.parent)  # the data directory is itself what was unpacked
+    for folder in folders:
         pairs = zip(official.files, official.unpacked, strict=True)
-        places = [[data_dir / folder / name for name in names] for names in pairs]
+        places = [[folder / name for name in (*names, *official.moved.get(names[1], ()))] for names in pairs]
         found = [next((path for path in choice if path.exists()), None) for choice in places]
         complete = [path for path in found if path is not None]
         if len(complete) == len(places):
@@ -56,7 +63,7 @@ def read(official: Official, paths: list[Path]) -> tuple[Split, Split, tuple[str
     """Training set, test set and class names from the official files; raises InputError for a damaged one."""
     try:
         return official.read(paths)
-    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
         where = ", ".join(str(path) for path in paths)
         raise InputError(f"{official.name}: cannot read {where}, download again ({error})") from error
 
@@ -134,6 +141,7 @@ _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-
 _MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+_GTSRB_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
 
 # MNIST and Fashion-MNIST use the same four file names, so that only folders that tell them apart are searched.
 OFFICIAL = {
@@ -172,5 +180,37 @@ OFFICIAL = {
         shape=(32, 32, 3),
         num_classes=100,
         read=_read_cifar100,
+    ),
+    "gtsrb": Official(
+        name="gtsrb",
+        urls=(
+            f"{_GTSRB_URL}GTSRB_Final_Training_Images.zip",
+            f"{_GTSRB_URL}GTSRB_Final_Test_Images.zip",
+            f"{_GTSRB_URL}GTSRB_Final_Test_GT.zip",
+        ),
+        unpacked=(gtsrb.TRAIN, gtsrb.TEST, gtsrb.TEST_LABELS),
+        folders=("gtsrb", "."),  # the first is torchvision's, too
+        shape=(gtsrb.SIZE, gtsrb.SIZE, 3),
+        num_classes=len(gtsrb.SIGNS),
+        read=gtsrb.read,
+        moved={gtsrb.TEST_LABELS: (f"GTSRB/{gtsrb.TEST_LABELS}", f"{gtsrb.TEST}/{gtsrb.TEST_LABELS}")},
+    ),
+    "gtsrb:competition": Official(
+        name="gtsrb:competition",
+        urls=(f"{_GTSRB_URL}GTSRB-Training_fixed.zip", f"{_GTSRB_URL}GTSRB_Online-Test-Images-Sorted.zip"),
+        unpacked=(gtsrb.ONLINE_TRAIN, gtsrb.ONLINE_TEST),
+        folders=("gtsrb", "."),
+        shape=(gtsrb.SIZE, gtsrb.SIZE, 3),
+        num_classes=len(gtsrb.SIGNS),
+        read=gtsrb.read_competition,
+    ),
+    "tiny_imagenet": Official(
+        name="tiny_imagenet",
+        urls=("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+        unpacked=(tiny_imagenet.ROOT,),
+        folders=("tiny_imagenet", "."),
+        shape=(tiny_imagenet.SIZE, tiny_imagenet.SIZE, 3),
+        num_classes=0,
+        read=tiny_imagenet.read,
     ),
 }

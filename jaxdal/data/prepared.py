@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdal.data.official import Official, Split
+from jaxdal.data.archives import Split
+from jaxdal.data.official import Official
 from jaxdal.errors import InputError
 
 
@@ -46,13 +47,15 @@ def _read_split(builder: Any, name: str, shape: tuple[int, int, int]) -> Split:
 
     size = int(builder.info.splits[name].num_examples)
     images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.uint8)
+    mode = "L" if shape[-1] == 1 else "RGB"
     order = range(size) if builder.info.disable_shuffling else official_order(name, size)
     # Decoding in threads was measured and takes twice as long: the images are so small that threads only fight for
     # the interpreter lock.
     for position, record in zip(order, _records(builder, name), strict=True):
         feature = tf_example_pb2.Example.FromString(record).features.feature
         picture = Image.open(io.BytesIO(feature["image"].bytes_list.value[0]), formats=("PNG", "JPEG"))
-        images[position] = np.asarray(picture).reshape(shape)
+        whole = picture if picture.mode == mode else picture.convert(mode)  # Tiny-ImageNet has grey files
+        images[position] = np.asarray(whole).reshape(shape)
         labels[position] = feature["label"].int64_list.value[0]
     return Split(images, labels)
 

@@ -23,7 +23,7 @@ PROBE_SECONDS = 10.0
 def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
     """One of official.OFFICIAL, from the first place that has it.
 
-    1. `<data_dir>/jaxdal_<name>/...`: prepared by this function earlier;
+    1. `<data_dir>/jaxdal_<name>/<version>`: prepared by this function earlier;
     2. the official files, put by hand into one of the folders that official.OFFICIAL names;
     3. `<data_dir>/<name>/<version>`: prepared by TFDS itself;
     4. the network; prepared for the next time.
@@ -31,7 +31,7 @@ def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
     Raises InputError when there is neither data nor network, or when a file is damaged.
     """
     source = official.OFFICIAL[name]
-    if folder := prepared.find(data_dir, f"jaxdal_{name}"):
+    if folder := prepared.find(data_dir, source.builder):
         with quiet():
             parts = prepared.read(folder, source)
     elif paths := official.find(source, data_dir):
@@ -45,7 +45,7 @@ def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
     train, test, class_names = parts
     return from_arrays(
         train.x, train.y, test.x, test.y,
-        num_classes=source.num_classes, mirror=mirror, class_names=class_names,
+        num_classes=source.num_classes or None, mirror=mirror, class_names=class_names,
     )  # fmt: skip
 
 
@@ -64,8 +64,8 @@ def download(source: official.Official, data_dir: Path) -> None:
     except Exception as error:  # requests, urllib3 and TFDS each have their own for a download that fails
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(_advice(source, data_dir, reason)) from error
-    if prepared.find(data_dir, f"jaxdal_{source.name}") is None:
-        raise InputError(f"TFDS prepared {source.name} but nothing can be found in {data_dir}/jaxdal_{source.name}")
+    if prepared.find(data_dir, source.builder) is None:
+        raise InputError(f"TFDS prepared {source.name} but nothing can be found in {data_dir / source.builder}")
 
 
 def unreachable(url: str, seconds: float | None = None) -> str:

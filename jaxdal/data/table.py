@@ -1,6 +1,6 @@
 """One row per data set: where it comes from and how it is trained on by default.
 
-Numbers of MNIST and CIFAR are those of the published runs (docs and methods of arXiv 2212.03088).
+Numbers of MNIST, CIFAR, GTSRB and Tiny-ImageNet are those of the published runs (docs and methods of arXiv 2212.03088).
 """
 
 import difflib
@@ -73,6 +73,27 @@ TABLE: dict[str, Info] = {
     "cifar100": Info(  # published with batches of 2048 too: which of both the paper used is not known
         loader=_row("cifar100", mirror=True),
         num_classes=100, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761),
+        mirror=True, published_flip=True, padding=4,
+        model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
+        n_start="10%", n_query="5%", n_end="70%",
+    ),
+    "gtsrb": Info(
+        loader=_row("gtsrb", mirror=False),
+        num_classes=43, mean=(0.3337, 0.3064, 0.3171), std=(0.2672, 0.2564, 0.2629),
+        mirror=False, published_flip=True, padding=4,
+        model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
+        n_start="10%", n_query="5%", n_end="70%",
+    ),
+    "gtsrb:competition": Info(  # the split of the published runs, where the paper names the one above
+        loader=_row("gtsrb:competition", mirror=False),
+        num_classes=43, mean=(0.3337, 0.3064, 0.3171), std=(0.2672, 0.2564, 0.2629),
+        mirror=False, published_flip=True, padding=4,
+        model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
+        n_start="10%", n_query="5%", n_end="70%",
+    ),
+    "tiny_imagenet": Info(  # published with batches of 1024 too; mean and deviation are ImageNet's
+        loader=_row("tiny_imagenet", mirror=True),
+        num_classes=200, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
         mirror=True, published_flip=True, padding=4,
         model="resnet18_thin", batch=256, learning_rate=0.1, epochs=150, milestones=(8 / 15, 0.8),
         n_start="10%", n_query="5%", n_end="70%",
