@@ -24,10 +24,10 @@ def fixmatch(
     by the data set's steps (there, by a cosine), and momentum is plain (there, Nesterov's). An epoch passes over the pool
     once. Rate 0.03 where supervised training has 0.1, and weight decay on kernels only, are the authors'.
     """
-    check_option("fixmatch", "threshold", threshold, 0 <= threshold <= 1)
-    check_option("fixmatch", "unlabelled", unlabelled, isinstance(unlabelled, int) and unlabelled >= 1)
-    check_option("fixmatch", "weight", weight, weight >= 0)
-    check_option("fixmatch", "average", average, 0 <= average < 1)
+    check_option("fixmatch", "threshold", threshold, lambda number: 0 <= number <= 1)
+    check_option("fixmatch", "unlabelled", unlabelled, lambda number: isinstance(number, int) and number >= 1)
+    check_option("fixmatch", "weight", weight, lambda number: number >= 0)
+    check_option("fixmatch", "average", average, lambda number: 0 <= number < 1)
 
     def loss(network: Network, variables: Tree, batch: Batch, key: Array, moment: Moment) -> tuple[Array, Tree]:
         del moment

@@ -34,9 +34,9 @@ def mixmatch(
     images for a printed accuracy do not move the running statistics; no step is skipped for want of a full batch.
     """
     protocol = PROTOCOLS[preset].adjusted(weight, ramp_epochs)
-    check_option("mixmatch", "temperature", temperature, temperature > 0)
-    check_option("mixmatch", "alpha", alpha, alpha >= 0)
-    check_option("mixmatch", "average", average, 0 <= average < 1)
+    check_option("mixmatch", "temperature", temperature, lambda number: number > 0)
+    check_option("mixmatch", "alpha", alpha, lambda number: number >= 0)
+    check_option("mixmatch", "average", average, lambda number: 0 <= number < 1)
 
     def loss(network: Network, variables: Tree, batch: Batch, key: Array, moment: Moment) -> tuple[Array, Tree]:
         key_augment, key_more = jax.random.split(key)  # the first is the one of supervised training

@@ -29,10 +29,10 @@ class Protocol(NamedTuple):
         """
         changed = self
         if weight is not None:
-            check_option("the trainer", "weight", weight, weight >= 0)
+            check_option("the trainer", "weight", weight, lambda number: number >= 0)
             changed = changed._replace(few_classes=weight, many_classes=weight)
         if ramp_epochs is not None:
-            check_option("the trainer", "ramp_epochs", ramp_epochs, ramp_epochs >= 0)
+            check_option("the trainer", "ramp_epochs", ramp_epochs, lambda number: number >= 0)
             changed = changed._replace(ramp=over_epochs(ramp_epochs))
         return changed
 
@@ -68,7 +68,7 @@ PROTOCOLS = {
 }
 
 
-def check_option(trainer: str, name: str, value: object, fits: bool) -> None:
-    """Raises InputError unless the option fits."""
-    if not fits:
-        raise InputError(f"{name}={value} of {trainer} is out of range")
+def check_option(trainer: str, name: str, value: object, fits: Callable[[float], bool]) -> None:
+    """Raises InputError unless the option is a number that fits."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+        raise InputError(f"{name}={value!r} of {trainer} is out of range")
