@@ -264,7 +264,7 @@ CLEAN = 75 * 2 * STEP / (PER_EPOCH * RECIPE.epochs)
         ("mixmatch", "clean", CLEAN, mixmatch_case),
         ("consistency", "paper", PAPER, consistency_case),
         ("consistency", "clean", CLEAN, consistency_case),
-        (f"fixmatch(threshold={THRESHOLD}, unlabelled=3, weight=2)", "paper", 2.0, fixmatch_case),
+        (f"fixmatch(threshold={THRESHOLD}, unlabelled=2, weight=2)", "paper", 2.0, fixmatch_case),
     ],
 )
 def test_a_step_is_that_of_the_slow_restatement(text, preset, weight, case):
