@@ -53,6 +53,6 @@ def mixing_shares(key: Array, alpha: float, count: int) -> Array:
 
 
 def mix(share: Array, x: Array, other: Array) -> Array:
-    """share x + (1 - share) other: equations (10) and (11). share: f32[B], x, other: f32[B, ...] -> f32[B, ...]."""
+    """Return share x + (1 - share) other: equations (10), (11). share: f32[B], x, other: f32[B, ...] -> f32[B, ...]."""
     share = share.reshape(-1, *[1] * (x.ndim - 1))
     return share * x + (1 - share) * other

@@ -102,13 +102,13 @@ def _grey(x: Array) -> Array:
 
 
 def _blend(plain: Array, x: Array, strength: Array) -> Array:
-    """plain + strength (x - plain), rounded down; strength from 0 to 1."""
+    """Return plain + strength (x - plain), rounded down; strength from 0 to 1."""
     start, end = plain.astype(jnp.float32), x.astype(jnp.float32)
     return jnp.floor(start + strength * (end - start)).astype(jnp.uint8)
 
 
 def stay(strength: Array, height: int, width: int) -> Array:
-    """Coefficients (a, b, c, d, e, f): the pixel at column u, row v comes from column a u + b v + c, row d u + e v + f."""
+    """(a, b, c, d, e, f): the pixel at column u, row v comes from column a u + b v + c, row d u + e v + f."""
     del height, width
     return _coefficients(strength)
 
@@ -145,7 +145,7 @@ def translate_y(strength: Array, height: int, width: int) -> Array:
 
 
 def _coefficients(strength: Array, **changed: Array) -> Array:
-    values = dict(a=1.0, b=0.0, c=0.0, d=0.0, e=1.0, f=0.0) | changed
+    values = {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0, "e": 1.0, "f": 0.0} | changed
     return jnp.stack([jnp.broadcast_to(jnp.asarray(value, jnp.float32), strength.shape) for value in values.values()])
 
 

@@ -183,7 +183,9 @@ def test_without_its_second_term_a_step_is_the_supervised_one(text):
     other = trainers.build(text)._replace(recipe=lambda recipe: recipe)
     batch = perceptron.batch(SIZE, SIZE * other.unlabelled)
     states = [start(plain, trainer) for trainer in (trainers.build("supervised"), other)]
-    expected = take_step(plain, trainers.build("supervised"), states[0], batch._replace(unlabelled=batch.unlabelled[:0]))
+    expected = take_step(
+        plain, trainers.build("supervised"), states[0], batch._replace(unlabelled=batch.unlabelled[:0])
+    )
     found = take_step(plain, other, states[1], batch)
     assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-6)
     assert float(expected.loss) > 0.1

@@ -23,7 +23,7 @@ class Small(nn.Module):
     """Convolution, BatchNorm, rectifier, mean over the image, linear."""
 
     @nn.compact
-    def __call__(self, x, train, chunks=1):
+    def __call__(self, x, train, chunks=1):  # noqa: D102
         x = nn.relu(BatchNorm()(Conv(WIDTH, 3, padding=1)(x), train, chunks))
         return Linear(CLASSES)(x.mean((1, 2)))
 
@@ -59,10 +59,10 @@ class Twin:
             leaf.requires_grad_()
 
     @property
-    def trained(self):
+    def trained(self):  # noqa: D102
         return [self.kernel, self.scale, self.shift, self.head, self.bias]
 
-    def __call__(self, x):
+    def __call__(self, x):  # noqa: D102
         y = torch.nn.functional.conv2d(x, self.kernel, padding=1)
         y = torch.nn.functional.batch_norm(y, self.mean, self.var, self.scale, self.shift, training=True)
         return torch.relu(y).mean((2, 3)) @ self.head + self.bias

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from killer import CALLS, experiment
-from labs import bench, on_host
+from labs import SMALL, bench, on_host
 
 import jaxdal
 from jaxdal import checkpoint, journal
@@ -17,7 +16,7 @@ from jaxdal.types import Pool
 
 MIXMATCH = "mixmatch(average=0.9, ramp_epochs=1)"
 TRAINERS = [MIXMATCH, "consistency(ramp_epochs=1)", "fixmatch(unlabelled=2, threshold=0.3)"]
-FROM_FEW_TO_ALL = {"n_start": 3, "n_query": 197, "n_end": 200, "batch": 8}
+FROM_FEW_TO_ALL = {"n_start": 3, "n_query": 197, "n_end": 200}
 
 
 def relabelled(blobs: jaxdal.Dataset, known: np.ndarray) -> jaxdal.Dataset:
@@ -87,33 +86,35 @@ class Stop(BaseException):
     """An end in the middle."""
 
 
-def test_a_round_continues_with_its_average(tmp_path, monkeypatch):
-    """Stopped once in its middle, the experiment ends with the same averaged weights, bit for bit."""
-    options = {
-        "trainer": MIXMATCH, "seeds": (3,), "n_end": 64, "checkpoint_seconds": 0.0, "save_weights": True,
-        "learning_rate": 0.03,
-    }  # fmt: skip
-    experiment(tmp_path / "undisturbed", **options)
-    calls: list[int] = []
+def experiment(blobs: jaxdal.Dataset, workdir: Path, strategy: str = "margin", **options) -> jaxdal.Result:
+    """Two rounds of one run; its training program is the one of the tests above."""
+    fixed = {"trainer": MIXMATCH, "model": "lenet", **SMALL, "n_end": 50, "quiet": True}
+    return jaxdal.run(blobs, strategy, workdir=workdir, devices=jax.devices()[:1], **fixed, **options)
+
+
+def test_a_round_continues_with_its_average(blobs, tmp_path, monkeypatch):
+    """Stopped once in the middle of round 1, the experiment ends with the same averaged weights, bit for bit."""
+    options = {"checkpoint_seconds": 0.0, "save_weights": True, "eval_every": 1}
+    experiment(blobs, tmp_path / "undisturbed", **options)
+    begun: list[int] = []  # the first step of every call of `advance`
     advance = Engine.advance
 
     def watched(self: Engine, *arguments):
-        calls.append(arguments[-2])
-        if len(calls) == CALLS + 2:
+        begun.append(arguments[-2])
+        if len(begun) == 3 + 2:
             raise Stop
         return advance(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "advance", watched)
         with pytest.raises(Stop):
-            experiment(tmp_path / "stopped", **options)
-        first_of_stopped = calls[-1]
-        experiment(tmp_path / "stopped", **options)
-    assert first_of_stopped == calls[CALLS + 2] > 0, "it went on in the middle of round 1"
+            experiment(blobs, tmp_path / "stopped", **options)
+        experiment(blobs, tmp_path / "stopped", **options)
+    assert begun == [0, 12, 24, 0, 12, 12, 24], "an epoch has 12 steps, by the size of the pool"
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "undisturbed")
     for round_ in range(2):
         weights = [
-            checkpoint.load(checkpoint.weights_path(tmp_path / name, 3, round_)) for name in ("stopped", "undisturbed")
+            checkpoint.load(checkpoint.weights_path(tmp_path / name, 0, round_)) for name in ("stopped", "undisturbed")
         ]
         jax.tree.map(np.testing.assert_array_equal, *weights)
         assert set(weights[0]) == {"params", "batch_stats"}
@@ -121,11 +122,8 @@ def test_a_round_continues_with_its_average(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["badge", "bald", "coreset"])
 def test_strategies_score_what_was_trained_so(strategy, blobs, tmp_path):
-    result = jaxdal.run(
-        blobs, strategy, workdir=tmp_path, quiet=True, devices=jax.devices()[:1], trainer=MIXMATCH, model="lenet",
-        n_start=16, n_query=8, n_end=24, epochs=1, batch=8,
-    )  # fmt: skip
+    result = experiment(blobs, tmp_path, strategy)
     picks = result.groups[0][0]["picks"]
-    assert len(set(picks)) == 8
+    assert len(set(picks)) == 10
     assert not set(picks) & set(result.groups[0][0]["initial"])
     assert result.header["config"]["trainer"] == MIXMATCH

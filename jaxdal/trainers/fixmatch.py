@@ -9,9 +9,7 @@ from jaxdal.trainers.protocol import check_option, gentle, passes
 from jaxdal.types import Array, Batch, Moment, Network, Phase, Trainer, Tree
 
 
-def fixmatch(
-    threshold: float = 0.95, unlabelled: int = 7, weight: float = 1.0, average: float = 0.999
-) -> Trainer:  # fmt: skip
+def fixmatch(threshold: float = 0.95, unlabelled: int = 7, weight: float = 1.0, average: float = 0.999) -> Trainer:
     """Sohn et al. (2020), arXiv 2001.07685: cross-entropy (3) + weight x pseudo-label loss (4).
 
     The weak view is the augmentation of supervised training; the strong one is another of these, then RandAugment and
@@ -21,8 +19,8 @@ def fixmatch(
     unlabelled: mu, unlabelled images per labelled one. average: decay of the averaged weights, which answer.
 
     Beside the authors' code: unlabelled images are those without a label (there, all images), the learning rate falls
-    by the data set's steps (there, by a cosine), and momentum is plain (there, Nesterov's). An epoch passes over the pool
-    once. Rate 0.03 where supervised training has 0.1, and weight decay on kernels only, are the authors'.
+    by the data set's steps (there, by a cosine), and momentum is plain (there, Nesterov's). An epoch passes over the
+    pool once. Rate 0.03 where supervised training has 0.1, and weight decay on kernels only, are the authors'.
     """
     check_option("fixmatch", "threshold", threshold, lambda number: 0 <= number <= 1)
     check_option("fixmatch", "unlabelled", unlabelled, lambda number: isinstance(number, int) and number >= 1)
