@@ -28,10 +28,11 @@ def mixmatch(
     BatchNorm sees three chunks of B images that hold a share of the labelled images each, as if they were passed one
     after another: `interleaving`. Only these passes move the running statistics.
 
-    Beside the paper's published runs (Adam became SGD there): a share of its own for each image, as in the authors'
-    code, not one for the batch; no gradient is clamped, as there, where the clamp came after the step; no second weight
-    decay of 2 % of the learning rate at every step on all weights and statistics; guesses and a pass over the labelled
-    images for a printed accuracy do not move the running statistics; no step is skipped for want of a full batch.
+    Deviations from MixMatch's authors: SGD instead of Adam, as in the benchmark's published runs. From these runs: a
+    share of its own for each image, as the authors have it, not one for the batch; no second weight decay of 2 % of the
+    learning rate per step on all weights and statistics; guesses, and a pass for a printed accuracy, do not move the
+    running statistics; with fewer labels than a batch they are drawn with replacement, where no step was taken. Their
+    clamp of gradients came after the step, so that there is none here.
     """
     protocol = PROTOCOLS[preset].adjusted(weight, ramp_epochs)
     check_option("mixmatch", "temperature", temperature, lambda number: number > 0)
