@@ -14,7 +14,8 @@ def consistency(weight: float | None = None, ramp_epochs: float | None = None, p
     The term is equation (1) of MixMatch's paper (Sajjadi et al. 2016, Laine and Aila 2017) between a clean image and
     one augmented view; p(u) is computed as MixMatch's guesses are, in training mode. With BatchNorm, labelled and
     unlabelled images are normalised by statistics of their own, and both move the running ones. Weight, ramp and recipe
-    are those of `mixmatch`; nothing is averaged. The paper's text describes its semi-supervised methods like this; its published runs trained them by MixMatch.
+    are those of `mixmatch`; nothing is averaged. The benchmark describes its semi-supervised methods like this in its
+    text (arXiv 2212.03088); its published runs trained them by MixMatch.
     """
     protocol = PROTOCOLS[preset].adjusted(weight, ramp_epochs)
 
