@@ -12,7 +12,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH.")
 flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_DATA_DIR or ~/tensorflow_datasets).")
 flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
-flags.DEFINE_string("trainer", None, "supervised, mixmatch, consistency or fixmatch, or a call (default: the strategy's).")
+flags.DEFINE_string("trainer", None, "supervised, mixmatch, consistency, fixmatch, or a call (default: strategy's).")
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
 flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")
