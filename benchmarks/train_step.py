@@ -27,7 +27,6 @@ from jaxdal import from_arrays, settings, strategies
 from jaxdal.cost import Clock, wait
 from jaxdal.data import split
 from jaxdal.lab import Lab
-from jaxdal.plan import steps_per_epoch
 from jaxdal.settings import Settings
 from jaxdal.types import Dataset
 
@@ -65,7 +64,7 @@ class Ours:
         nothing = np.full(rules.pool, -1, np.int32)
         known = [oracle.reveal(nothing, picks) for picks in np.asarray(self._lab.initial(self._keys))]
         self._known = lanes.per_run(np.stack(known))
-        self._per_epoch = steps_per_epoch(rules.budget.n_start, rules.recipe.batch)
+        self._per_epoch = rules.per_epoch[0]
         self._state = wait(self._lab.engine.init(self._keys))
         self._done = 0
 
@@ -92,12 +91,12 @@ def arrays(protocol: str, pool: int) -> Dataset:
     return from_arrays(rng.integers(0, 256, (pool, *shape), np.uint8), labels, *tests, num_classes=10)
 
 
-def rules_for(options: argparse.Namespace, images: Dataset, runs: int) -> Settings:
+def rules_for(options: argparse.Namespace, images: Dataset, runs: int, trainer: str = "supervised") -> Settings:
     """Return the published protocol of the model's data set, for one round and a pack of `runs`."""
     return settings.resolve(
         PROTOCOL[options.model], images, "random", platform=jax.devices()[0].platform, model=options.model,
         seeds=range(runs), n_start=options.labels, n_query=1, n_end=options.labels, batch=options.batch,
-        precision=options.precision, pack=runs,
+        precision=options.precision, pack=runs, trainer=trainer,
     )  # fmt: skip
 
 
@@ -159,14 +158,21 @@ def contest(options: argparse.Namespace, names: Sequence[str]) -> list[Row]:
             continue
         able.append(name)
         print(f"ready: {contenders[-1].what}", file=sys.stderr, flush=True)
-    timings = measure([partial(one.trainee.steps, options.steps) for one in contenders], options.repeats)
+    rows = measured(options, contenders)
+    rates = {row["what"]: row["images/s"] for row in rows}
+    for row in rows:
+        for name in able:
+            row[f"x {name}"] = rounded(rates[row["what"]] / rates[RIVALS[name]])
+    return rows
 
-    rates = {}
+
+def measured(options: argparse.Namespace, contenders: Sequence[Contender]) -> list[Row]:
+    """Measure in turns: -> a row for each, in order."""
+    timings = measure([partial(one.trainee.steps, options.steps) for one in contenders], options.repeats)
     rows: list[Row] = []
     for one, timing in zip(contenders, timings, strict=True):
         if not one.trainee.finite():
             raise SystemExit(f"{one.what} diverged: its figures would mean nothing")
-        rates[one.what] = options.batch * one.runs * options.steps / timing.median
         rows.append(
             {
                 "what": one.what,
@@ -176,30 +182,33 @@ def contest(options: argparse.Namespace, names: Sequence[str]) -> list[Row]:
                 "ms/step": rounded(1000 * timing.median / options.steps),
                 "least ms": rounded(1000 * timing.least / options.steps),
                 "cpu ms": rounded(1000 * timing.median_busy / options.steps),
-                "images/s": rounded(rates[one.what]),
+                "images/s": rounded(options.batch * one.runs * options.steps / timing.median),
                 "compile s": None if one.compile is None else rounded(one.compile),
             }
         )
-    for row in rows:
-        for name in able:
-            row[f"x {name}"] = rounded(rates[row["what"]] / rates[RIVALS[name]])
     return rows
 
 
-def main(argv: Sequence[str]) -> Report:
-    """Measure, print and save."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=(__doc__ or "").split("\n")[0])
+def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of training steps."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0])
     parser.add_argument("--model", default="lenet", choices=PROTOCOL)
     parser.add_argument("--batch", type=int, default=64, help="images per step and run")
-    parser.add_argument("--runs", type=lambda text: [int(n) for n in text.split(",")], default=[1], help="pack sizes")
     parser.add_argument("--precision", default="auto", choices=settings.PRECISIONS)
     parser.add_argument("--steps", type=int, default=50, help="steps per measurement")
     parser.add_argument("--repeats", type=int, default=7, help="measurements; the median counts")
     parser.add_argument("--pool", type=int, default=50_000, help="images on the device")
     parser.add_argument("--labels", type=int, default=5_000, help="images with labels")
     parser.add_argument("--rivals", default="auto", help=f"{','.join(RIVALS)}; auto: what this machine can do; none")
-    parser.add_argument("--out", help="folder for train_step.json and train_step.md")
-    options = parser.parse_args(argv)
+    parser.add_argument("--out", help=f"folder for {name}.json and {name}.md")
+    return parser
+
+
+def main(argv: Sequence[str]) -> Report:
+    """Measure, print and save."""
+    own = parser("train_step", __doc__)
+    own.add_argument("--runs", type=lambda text: [int(n) for n in text.split(",")], default=[1], help="pack sizes")
+    options = own.parse_args(argv)
     names = rivals(options.rivals)
     if names:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX first looks for devices

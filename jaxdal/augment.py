@@ -40,7 +40,10 @@ def network(model: Model, mean: Sequence[float], std: Sequence[float], *, crop: 
         x = random_crop(key_crop, x, crop)
         return random_flip(key_flip, x) if flip else x
 
-    def augment(key: Array, x: Array) -> Array:
-        return normalise(jax.vmap(augment_one)(jax.random.split(key, x.shape[0]), x), mean, std)
+    def weak(key: Array, x: Array) -> Array:
+        return jax.vmap(augment_one)(jax.random.split(key, x.shape[0]), x)
 
-    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head)
+    def augment(key: Array, x: Array) -> Array:
+        return normalise(weak(key, x), mean, std)
+
+    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head, weak)

@@ -53,7 +53,7 @@ def train_step(
 ) -> TrainState:  # fmt: skip
     """Take one step of one run. key: of the round, step: i32[] counted from 0, per_epoch: i32[], labelled: f32[]."""
     done, of = step.astype(jnp.float32), per_epoch.astype(jnp.float32)
-    moment = Moment(epoch=done / of, progress=done / (of * recipe.epochs), labelled=labelled)
+    moment = Moment(step=done, epoch=done / of, progress=done / (of * recipe.epochs), labelled=labelled)
     key, rate = jax.random.fold_in(key, step), learning_rate(recipe, step // per_epoch)
     variables, momentum, total = state.variables, state.optimiser, jnp.float32(0)
     for phase in trainer.phases:

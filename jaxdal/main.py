@@ -15,7 +15,7 @@ flags.DEFINE_integer("image_size", None, "Height and width to which images of fo
 flags.DEFINE_string("test_share", None, "Share of each class for testing if there is no test set (default: 20%).")
 flags.DEFINE_bool("skip_broken", False, "Leave broken image files out, and list them, in place of stopping.")
 flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
-flags.DEFINE_string("trainer", None, "How to train: a name, or a call (default: the strategy's, supervised as a rule).")
+flags.DEFINE_string("trainer", None, "supervised, mixmatch, consistency, fixmatch, or a call (default: strategy's).")
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
 flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")

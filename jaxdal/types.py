@@ -65,6 +65,7 @@ class Network(NamedTuple):
     augment: Callable[[Array, Array], Array]  # (key, u8[B, H, W, C]) -> f32[B, H, W, C], normalised
     normalise: Callable[[Array], Array]  # u8[B, H, W, C] -> f32[B, H, W, C]
     stochastic_head: Callable[..., Array] | None = None  # as Model.stochastic_head
+    weak: Callable[[Array, Array], Array] = lambda key, x: x  # (key, u8[B, H, W, C]) -> u8: `augment` unnormalised
 
 
 class Batch(NamedTuple):
@@ -78,6 +79,7 @@ class Batch(NamedTuple):
 class Moment(NamedTuple):
     """Where a round's training stands when a step begins."""
 
+    step: Array  # f32[], steps done
     epoch: Array  # f32[], epochs done
     progress: Array  # f32[], share of the round's steps that are done
     labelled: Array  # f32[], share of the pool that is labelled

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
-from benchmarks import rounds, timing, train_step
+from benchmarks import rounds, timing, train_ssl_step, train_step
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install -e '.[bench]'")
 TOY = ["--batch=4", "--runs=1,2", "--steps=2", "--repeats=2", "--pool=32", "--labels=16"]
@@ -108,3 +108,13 @@ def test_numbers_keep_three_digits():
     assert {value: timing.cell(value) for value in cells} == cells
     assert timing.cell(None) == "-"
     assert timing.markdown([{"a": "x", "b": 1.0}]).splitlines()[1] == "|---|-----:|"
+
+
+def test_mixmatch_steps_beside_supervised_ones():
+    toy = [option for option in TOY if not option.startswith("--runs")]
+    rival = [] if find_spec("torch") is None else ["torch, mixmatch as commonly written"]
+    report = train_ssl_step.main([*toy, "--model=lenet", f"--rivals={'eager' if rival else 'none'}"])
+    (rows,) = report.tables.values()
+    assert [row["what"] for row in rows] == ["jaxdal, supervised", "jaxdal, mixmatch", *rival]
+    assert rows[0]["x supervised"] == 1
+    assert rows[1]["x supervised"] == pytest.approx(rows[1]["ms/step"] / rows[0]["ms/step"], rel=1e-3)

@@ -80,7 +80,7 @@ def test_the_gradient_stops_at_its_time(blobs, trained, progress, reaches):
     one, state = trained("learning_loss")
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
     batch = Batch(jnp.asarray(blobs.train_x[:8]), jnp.asarray(blobs.train_y[:8]), jnp.zeros((0, 8, 8, 1), jnp.uint8))
-    moment = Moment(jnp.float32(0), jnp.float32(progress), jnp.float32(0.2))
+    moment = Moment(jnp.float32(0), jnp.float32(0), jnp.float32(progress), jnp.float32(0.2))
 
     @functools.cache
     def gradient(strategy: str):

@@ -152,4 +152,4 @@ def test_the_moment_counts_epochs_and_the_share_of_the_round():
         engine.train_step(
             network(), trainer, RECIPE, state, batch, keys.step, jnp.int32(step), jnp.int32(4), jnp.float32(0.1)
         )
-    np.testing.assert_allclose(seen, [[0, 0, 0.1], [0.75, 0.375, 0.1], [1.75, 0.875, 0.1]], rtol=1e-6)
+    np.testing.assert_allclose(seen, [[0, 0, 0, 0.1], [3, 0.75, 0.375, 0.1], [7, 1.75, 0.875, 0.1]], rtol=1e-6)

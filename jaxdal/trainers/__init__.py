@@ -5,6 +5,9 @@ from collections.abc import Callable
 from functools import partial
 
 from jaxdal.calls import parse_call
+from jaxdal.trainers.consistency import consistency
+from jaxdal.trainers.fixmatch import fixmatch
+from jaxdal.trainers.mixmatch import mixmatch
 from jaxdal.trainers.supervised import supervised
 from jaxdal.types import Trainer
 
@@ -12,6 +15,9 @@ __all__ = ["TRAINERS", "build"]
 
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "supervised": supervised,
+    "mixmatch": mixmatch,
+    "consistency": consistency,
+    "fixmatch": fixmatch,
 }
 
 
