@@ -43,4 +43,10 @@ def network(model: Model, mean: Sequence[float], std: Sequence[float], *, crop: 
     def augment(key: Array, x: Array) -> Array:
         return normalise(jax.vmap(augment_one)(jax.random.split(key, x.shape[0]), x), mean, std)
 
-    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head)
+    def views(x: Array) -> tuple[Array, ...]:
+        return tuple(normalise(one, mean, std) for one in ((x, x[:, :, ::-1]) if flip else (x,)))
+
+    return Network(
+        model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head,
+        views if crop == 0 else None,
+    )  # fmt: skip

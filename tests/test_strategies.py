@@ -62,8 +62,8 @@ def scene(seed: int = 0, labelled: int = 9) -> Scene:
     return Scene(logits.astype(np.float32), features.astype(np.float32), known, shades.astype(np.uint8))
 
 
-def obvious(where: list[int]) -> Scene:
-    """Some examples that nothing is known about, far from the rest, which is alike and beyond doubt."""
+def obvious(where: list[int], *, apart: bool = True) -> Scene:
+    """Some examples in doubt, far from the rest or in its midst; the rest is alike and beyond doubt."""
     plain = scene()
     logits = (12 * np.eye(CLASSES, dtype=np.float32))[np.arange(N) % CLASSES] + 0.1 * plain.logits
     features = (2 * np.eye(CLASSES, WIDTH, dtype=np.float32))[np.arange(N) % CLASSES] + 0.01 * plain.features
@@ -71,20 +71,26 @@ def obvious(where: list[int]) -> Scene:
     for number, example in enumerate(where):
         logits[example] *= 0.001
         shades[example] = [250, 0]
-        features[example] = 40 * (-1) ** number * np.eye(WIDTH)[WIDTH - 1 - number // 2]
+        if apart:
+            features[example] = 40 * (-1) ** number * np.eye(WIDTH)[WIDTH - 1 - number // 2]
     return Scene(logits, features, plain.known, shades)
 
 
 def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
-    """Answers from a table; the first channel of an image of one pixel is its number, the others are its shades."""
+    """Answers from a table; the first channel of an image of one pixel is its number, the others are its shades.
+
+    Every second view is brighter by half. That speaks for the first class: it moves the answer where there is doubt.
+    """
 
     def apply(variables, x, *, train=False, dropout_key=None):
         assert not train, "signals are computed in evaluation mode"
         assert dropout_key is None, "dropout is active in the head alone"
-        number = (64 * x[:, 0, 0, 0]).astype(jnp.int32)
+        pixel = 64 * jax.lax.stop_gradient(x[:, 0, 0, 0])  # no attack gets from one number to another
+        number = pixel.astype(jnp.int32)
+        view = (pixel - number.astype(jnp.float32))[:, None] * jnp.eye(1, CLASSES)
         seen = jnp.asarray(features)[number]
         taps = {"features": seen, "maps": (seen[:, None, None],), "batch_stats": variables["batch_stats"]}
-        return jnp.asarray(logits)[number], taps
+        return jnp.asarray(logits)[number] + view, taps
 
     def stochastic_head(variables, taps, keys):
         """Each example's own dropout of its features, then a linear layer that is sure of large ones."""
@@ -94,9 +100,13 @@ def synthetic_network(logits: np.ndarray, features: np.ndarray) -> Network:
     def pixels(x):
         return x.astype(jnp.float32) / 64
 
-    return Network(
-        lambda key: {"params": {}, "batch_stats": {}}, apply, lambda key, x: pixels(x), pixels, stochastic_head
-    )
+    def views(x):
+        return pixels(x), pixels(x) + 0.5 / 64
+
+    def augment(key, x):
+        return jnp.where(jax.random.bernoulli(key, shape=(x.shape[0], 1, 1, 1)), *views(x))
+
+    return Network(lambda key: {"params": {}, "batch_stats": {}}, apply, augment, pixels, stochastic_head, views=views)
 
 
 def look(strategy: Strategy, scene: Scene, key: jax.Array) -> list[jax.Array]:
@@ -186,9 +196,13 @@ def test_one_pick_and_all_that_is_left(strategy, labelled):
 @pytest.mark.parametrize("strategy", LOOKING)
 @pytest.mark.parametrize("place", [[0, 1], [N - 1, 17], [20, N - 2]])
 def test_an_obvious_example_is_picked(strategy, place):
-    planted = obvious(place)
-    planted.known[place] = -1
-    assert set(place) <= set(choose(strategy, planted))
+    """Far from all others, or among them for a strategy to which few that are far are few."""
+    picked = []
+    for apart in (True, False):
+        planted = obvious(place, apart=apart)
+        planted.known[place] = -1
+        picked.append(set(place) <= set(choose(strategy, planted)))
+    assert any(picked)
 
 
 @every_strategy

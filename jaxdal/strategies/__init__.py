@@ -16,6 +16,7 @@ from jaxdal.strategies.mcadl import mcadl
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
 from jaxdal.strategies.vaal import vaal
+from jaxdal.strategies.ssl import ssl_consistency, ssl_diff2aug_direct, ssl_diff2aug_kmeans, ssl_random
 from jaxdal.types import Strategy
 
 __all__ = ["STRATEGIES", "build", "top_unknown"]
@@ -37,6 +38,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "mcadl": mcadl,
     "uncertain_gcn": uncertain_gcn,
     "vaal": vaal,
+    "ssl_consistency": ssl_consistency,
+    "ssl_diff2aug_direct": ssl_diff2aug_direct,
+    "ssl_diff2aug_kmeans": ssl_diff2aug_kmeans,
+    "ssl_random": ssl_random,
 }
 
 
