@@ -6,12 +6,14 @@ from functools import partial
 
 from jaxdal.calls import parse_call
 from jaxdal.trainers.supervised import supervised
+from jaxdal.trainers.waal import waal
 from jaxdal.types import Trainer
 
 __all__ = ["TRAINERS", "build"]
 
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "supervised": supervised,
+    "waal": waal,
 }
 
 
