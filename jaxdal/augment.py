@@ -46,4 +46,10 @@ def network(model: Model, mean: Sequence[float], std: Sequence[float], *, crop: 
     def augment(key: Array, x: Array) -> Array:
         return normalise(weak(key, x), mean, std)
 
-    return Network(model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head, weak)
+    def views(x: Array) -> tuple[Array, ...]:
+        return tuple(normalise(one, mean, std) for one in ((x, x[:, :, ::-1]) if flip else (x,)))
+
+    return Network(
+        model.init, model.apply, augment, lambda x: normalise(x, mean, std), model.stochastic_head,
+        views=views if crop == 0 else None, weak=weak,
+    )  # fmt: skip

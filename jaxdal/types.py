@@ -66,6 +66,8 @@ class Network(NamedTuple):
     normalise: Callable[[Array], Array]  # u8[B, H, W, C] -> f32[B, H, W, C]
     stochastic_head: Callable[..., Array] | None = None  # as Model.stochastic_head
     weak: Callable[[Array, Array], Array] = lambda key, x: x  # (key, u8[B, H, W, C]) -> u8: `augment` unnormalised
+    # u8[B, H, W, C] -> all that `augment` makes of the images, equally likely, each as it does; None: too many to list
+    views: Callable[[Array], tuple[Array, ...]] | None = None
 
 
 class Batch(NamedTuple):

@@ -15,7 +15,9 @@ from jaxdal.strategies.learning_loss import learning_loss
 from jaxdal.strategies.mcadl import mcadl
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import entropy, least_confidence, margin, random
+from jaxdal.strategies.ssl import ssl_consistency, ssl_diff2aug_direct, ssl_diff2aug_kmeans, ssl_random
 from jaxdal.strategies.vaal import vaal
+from jaxdal.strategies.waal import waal
 from jaxdal.types import Strategy
 
 __all__ = ["STRATEGIES", "build", "top_unknown"]
@@ -35,8 +37,13 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "kmeans": kmeans,
     "learning_loss": learning_loss,
     "mcadl": mcadl,
+    "ssl_consistency": ssl_consistency,
+    "ssl_diff2aug_direct": ssl_diff2aug_direct,
+    "ssl_diff2aug_kmeans": ssl_diff2aug_kmeans,
+    "ssl_random": ssl_random,
     "uncertain_gcn": uncertain_gcn,
     "vaal": vaal,
+    "waal": waal,
 }
 
 

@@ -9,6 +9,7 @@ from jaxdal.trainers.consistency import consistency
 from jaxdal.trainers.fixmatch import fixmatch
 from jaxdal.trainers.mixmatch import mixmatch
 from jaxdal.trainers.supervised import supervised
+from jaxdal.trainers.waal import waal
 from jaxdal.types import Trainer
 
 __all__ = ["TRAINERS", "build"]
@@ -18,6 +19,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "mixmatch": mixmatch,
     "consistency": consistency,
     "fixmatch": fixmatch,
+    "waal": waal,
 }
 
 
