@@ -83,7 +83,6 @@ def synthetic_network(scene: Scene) -> Network:
 
     Every second view is brighter by half. That speaks for the first class: it moves the answer where there is doubt.
     """
-
     logits, features, place = jnp.asarray(scene.logits), jnp.asarray(scene.features), jnp.argsort(scene.number)
 
     def apply(variables, x, *, train=False, dropout_key=None):
