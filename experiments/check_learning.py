@@ -80,7 +80,8 @@ def main(argv: list[str]) -> None:
         check = CHECKS[name]
         n_start, n_query, n_end = check.budget
         result = jaxdal.run(
-            check.dataset, check.strategy, trainer=check.trainer, workdir=results / name, data_dir=FLAGS.data_dir, preset="paper",
+            check.dataset, check.strategy, trainer=check.trainer, preset="paper",
+            workdir=results / name, data_dir=FLAGS.data_dir,
             seeds=[int(seed) for seed in FLAGS.seeds], n_start=n_start, n_query=n_query, n_end=n_end,
         )  # fmt: skip
         table += rows(name, result)
