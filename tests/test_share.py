@@ -9,7 +9,8 @@ import jaxdal
 from jaxdal import settings, strategies
 from jaxdal.engine import Engine
 
-OPTIONS = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 2, "batch": 16, "seeds": [0, 3], "quiet": True}
+OPTIONS = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "seeds": [0, 3], "quiet": True}
+STEPS = 5  # of a round of MixMatch: one epoch of a pool of 200
 
 
 def timeless(groups: list) -> list:
@@ -42,12 +43,12 @@ def played(blobs, tmp_path, monkeypatch):
 
 def test_a_shared_round_is_trained_once_and_bit_equal(played, tmp_path):
     store = tmp_path / "store"
-    first, steps = played("entropy", "first", store)
-    assert steps == [2, 2]
-    second, steps = played("margin", "second", store)
-    assert steps == [0, 2], "two epochs of one step, already trained"
-    alone, steps = played("margin", "alone", None)
-    assert steps == [2, 2]
+    first, steps = played("ssl_random", "first", store)
+    assert steps == [STEPS, STEPS]
+    second, steps = played("ssl_diff2aug_direct", "second", store)
+    assert steps == [0, STEPS], "already trained"
+    alone, steps = played("ssl_diff2aug_direct", "alone", None)
+    assert steps == [STEPS, STEPS]
     assert timeless(second) == timeless(alone)
     assert [line["accuracy"] for line in first[0]] == [line["accuracy"] for line in second[0]]
     assert second[0][0]["seconds"]["train"] >= first[0][0]["seconds"]["train"] > 0, "charged to both"
@@ -60,6 +61,10 @@ def test_only_the_same_training_is_shared(blobs):
 
     same = training("margin")
     assert training("entropy") == training("coreset") == same
+    mixmatch = training("ssl_random")
+    assert mixmatch != same
+    for strategy in ("ssl_consistency", "ssl_diff2aug_direct", "ssl_diff2aug_kmeans"):
+        assert training(strategy) == mixmatch
     for strategy, options in [
         ("learning_loss", {}),  # it wraps the trainer
         ("margin", {"learning_rate": 0.01}),
