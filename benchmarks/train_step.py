@@ -26,7 +26,8 @@ from benchmarks.timing import Report, Row, environment, measure, rounded, second
 from jaxdal import from_arrays, settings, strategies
 from jaxdal.cost import Clock, wait
 from jaxdal.data import split
-from jaxdal.lab import Lab
+from jaxdal.engine import answering
+from jaxdal.lab import Lab, blocks_for
 from jaxdal.settings import Settings
 from jaxdal.types import Dataset
 
@@ -56,9 +57,13 @@ class Contender(NamedTuple):
 class Ours:
     """A pack of runs in jaxdal's engine."""
 
-    def __init__(self, rules: Settings, images: Dataset) -> None:
+    def __init__(
+        self, rules: Settings, images: Dataset, strategy: str = "random", pool_bytes: int | None = None
+    ) -> None:
         pool_x, oracle, test = split(images)
-        self._lab = Lab(rules, pool_x, test, strategies.build("random"), jax.devices()[:1])
+        chosen, devices = strategies.build(strategy), jax.devices()[:1]
+        blocks = blocks_for(rules, chosen, pool_x.shape[1:], devices, pool_bytes)
+        self._lab = Lab(rules, pool_x, test, chosen, devices, blocks)
         lanes = self._lab.lanes
         self._keys = self._lab.keys(lanes.per_run(np.asarray(rules.seeds, np.uint32)), np.int32(0))
         nothing = np.full(rules.pool, -1, np.int32)
@@ -76,6 +81,10 @@ class Ours:
             fixed = self._keys, self._known, self._lab.pool, self._per_epoch
             self._state = wait(engine.advance(self._state, *fixed, self._done, end))
             self._done = end
+
+    def score(self) -> None:
+        """Compute the strategy's signals of the whole pool, for every run."""
+        wait(self._lab.gather(self._keys, answering(self._state), self._known, self._lab.pool))
 
     def finite(self) -> bool:
         """Is every run alive?"""

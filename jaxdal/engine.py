@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdal import plan
+from jaxdal import plan, streaming
+from jaxdal.cost import wait
 from jaxdal.keys import Keys
 from jaxdal.parallel import Lanes
+from jaxdal.streaming import HostPool, Images
 from jaxdal.types import Array, Batch, Moment, Network, Phase, Pool, Recipe, TestSet, Trainer, TrainState, Tree
 
 
@@ -105,14 +107,16 @@ class Engine:
     def __init__(
         self, lanes: Lanes, network: Network, trainer: Trainer, recipe: Recipe, *, num_classes: int,
         labels: tuple[int, int], pool: tuple[int, ...], rows: int, device_loop: bool, chunk: int,
+        streams: bool = False,
     ) -> None:  # fmt: skip
         """labels: least and most labelled images of any round. pool: its shape [N, H, W, C].
 
-        rows: test images at once, as `Lanes.chunk` gave. chunk: the most steps of one `advance`.
+        rows: test images at once, as `Lanes.chunk` gave. chunk: the most steps of one `advance`. streams: the pool
+        stays on the host.
         """
         self.chunk = chunk
         self._lanes, self._device_loop = lanes, device_loop
-        self._num_classes, self._rows = num_classes, rows
+        self._num_classes, self._rows, self._streams = num_classes, rows, streams
 
         def batches(keys: Keys, known: Array, first: Array) -> tuple[Array, Array]:
             least, most = labels
@@ -127,23 +131,31 @@ class Engine:
             )  # fmt: skip
             return own, others
 
+        def split(whole: Array, place: Array) -> Array:
+            return lanes.split(whole[place]) if whole.size else whole[0]
+
         def one(
-            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], pool: Pool, per_epoch: Array,
-            first: Array, place: Array,
+            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], source: Pool | Images,
+            per_epoch: Array, first: Array, place: Array,
         ) -> TrainState:  # fmt: skip
-            index, others = (lanes.split(whole[place]) if whole.size else whole[0] for whole in order)
-            batch = Batch(pool.x[index], known[index], pool.x[others])
+            rows = [split(whole, place) for whole in order]
+            if isinstance(source, Pool):
+                x, unlabelled = (source.x[row] for row in rows)
+            else:
+                images = (split(whole, place % len(whole)) for whole in source)
+                x, unlabelled = (image[: len(row)] for image, row in zip(images, rows, strict=True))
+            batch = Batch(x, known[rows[0]], unlabelled)
             labelled = jnp.mean((known >= 0).astype(jnp.float32))
             return train_step(network, trainer, recipe, state, batch, keys.step, first + place, per_epoch, labelled)
 
         def many(
-            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], pool: Pool, per_epoch: Array,
-            first: Array, count: Array,
+            state: TrainState, keys: Keys, known: Array, order: tuple[Array, Array], source: Pool | Images,
+            per_epoch: Array, first: Array, begin: Array, end: Array,
         ) -> TrainState:  # fmt: skip
             def body(place: Array, state: TrainState) -> TrainState:
-                return one(state, keys, known, order, pool, per_epoch, first, place)
+                return one(state, keys, known, order, source, per_epoch, first, place)
 
-            return jax.lax.fori_loop(jnp.int32(0), count, body, state)
+            return jax.lax.fori_loop(begin, end, body, state)
 
         def count(variables: Tree, test: TestSet, counts: Array, first: Array) -> Array:
             row = first + jnp.arange(self._rows, dtype=jnp.int32)
@@ -152,22 +164,26 @@ class Engine:
 
         self.init = lanes.lift(partial(init, network, trainer, recipe, pool[1:]), "r")  # Keys -> TrainState
         self._batches = lanes.lift(batches, "rrs")
-        self._one = lanes.lift(one, "rrrrssss", donate=(0,))
-        self._many = lanes.lift(many, "rrrrssss", donate=(0,))
+        source = "r" if streams else "s"  # every run has images of its own in a block
+        self._one = lanes.lift(one, f"rrrr{source}sss", donate=(0,))
+        self._many = lanes.lift(many, f"rrrr{source}ssss", donate=(0,))
         self._check = lanes.lift(check, "rs", donate=(0,))
         self._count = lanes.lift(count, "rsrs", donate=(2,))
 
     def advance(
-        self, state: TrainState, keys: Keys, known: Array, pool: Pool, per_epoch: int, first: int, until: int
+        self, state: TrainState, keys: Keys, known: Array, pool: Pool | HostPool, per_epoch: int, first: int, until: int
     ) -> TrainState:
         """Take the steps first..until-1 of a round (at most `chunk`). known: i32[R, N]."""
         order = self._batches(keys, known, np.int32(first))
-        fixed = (keys, known, order, pool, np.int32(per_epoch), np.int32(first))
-        if self._device_loop:
-            state = self._many(state, *fixed, np.int32(until - first))
-        else:
-            for place in range(until - first):
-                state = self._one(state, *fixed, np.int32(place))
+        for source, begin, end in streaming.steps(pool, order, until - first):
+            fixed = (keys, known, order, source, np.int32(per_epoch), np.int32(first))
+            if self._device_loop:
+                state = self._many(state, *fixed, np.int32(begin), np.int32(end))
+            else:
+                for place in range(begin, end):
+                    state = self._one(state, *fixed, np.int32(place))
+            if self._streams:
+                wait(state)
         return self._check(state, np.int32(until))
 
     def evaluate(self, variables: Tree, test: TestSet) -> Array:

@@ -16,7 +16,7 @@ from jaxdal.engine import answering
 from jaxdal.errors import InputError
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.keys import Keys
-from jaxdal.lab import Lab
+from jaxdal.lab import Lab, blocks_for
 from jaxdal.memory import load_memory, save_memory
 from jaxdal.progress import Progress
 from jaxdal.types import Array, Dataset, Strategy, TrainState, Tree
@@ -48,13 +48,14 @@ def run(
     dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *, workdir: str | Path | None = None,
     data_dir: str | None = None, image_size: int | None = None, test_share: str | None = None,
     skip_broken: bool = False, save_weights: bool = False, checkpoint_seconds: float = 300.0,
-    share_round_0: str | Path | None = None,
+    share_round_0: str | Path | None = None, pool_bytes: int | None = None,
     devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
 ) -> Result:  # fmt: skip
     """Run, or continue, an experiment. `options` are those of `settings.resolve`: the flags of the command.
 
     image_size, test_share, skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options).
     share_round_0: a folder where strategies find the round 0 that another one with the same training has trained.
+    pool_bytes: of a device, for training images (default: half of its memory); larger pools stream from the host.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
@@ -69,6 +70,7 @@ def run(
     images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options)
+    blocks = blocks_for(rules, chosen, images.train_x.shape[1:], devices, pool_bytes)
     folder = settings.default_workdir(rules) if workdir is None else Path(workdir)
     budget = rules.budget
 
@@ -79,7 +81,7 @@ def run(
             return Result(folder, journal.header, journal.groups)
         introduce(images, rules, folder, quiet)
         pool_x, oracle, test = data.split(images)
-        lab = Lab(rules, pool_x, test, chosen, devices)
+        lab = Lab(rules, pool_x, test, chosen, devices, blocks)
         inside = InsideRound(folder, checkpoint_seconds, rules.config())
         shared = None
         if share_round_0 is not None:

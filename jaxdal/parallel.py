@@ -68,13 +68,13 @@ class Lanes:
     def over_rows(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
         """Return `f`, with its rows split over the devices if a run has several to itself.
 
-        f(rows: [n], *whole) -> leaves [n, ...] must compute each row by itself; n is a size that `chunk` gave. Unlike
-        `split`, which leaves it to the compiler how far a split goes, this holds for whatever `f` does.
+        f(rows: leaves [n, ...], *whole) -> leaves [n, ...] must compute each row by itself; n is a size that `chunk`
+        gave. Unlike `split`, which leaves it to the compiler how far a split goes, this holds for whatever `f` does.
         """
         if not self._splits:
             return f
 
-        def split(rows: Array, *whole: Tree) -> Tree:
+        def split(rows: Tree, *whole: Tree) -> Tree:
             over_devices = PartitionSpec(AXIS)
             in_specs = (over_devices, *[PartitionSpec()] * len(whole))
             shares = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=over_devices, check_vma=False)
@@ -82,11 +82,15 @@ class Lanes:
 
         return split
 
+    @property
+    def shares(self) -> int:
+        """Into how many shares the rows of a run are split."""
+        return self.mesh.size if self._splits else 1
+
     def chunk(self, rows: int, most: int) -> int:
         """Return the size of equal chunks of (about) at most `most` rows that every device can have its share of."""
-        share = self.mesh.size if self._splits else 1
         size = -(-rows // -(-rows // most))
-        return -(-size // share) * share
+        return -(-size // self.shares) * self.shares
 
     def per_run(self, leaves: Tree) -> Tree:
         """Put host arrays [runs, ...] on the devices: -> [width, ...]; idle lanes repeat the last run."""
@@ -101,3 +105,16 @@ class Lanes:
     def shared(self, leaves: Tree) -> Tree:
         """Put host arrays that all runs share on every device."""
         return jax.device_put(leaves, NamedSharding(self.mesh, PartitionSpec()))
+
+    def rows(self, array: np.ndarray, axis: int, *, per_run: bool) -> Array:
+        """Put rows, those on `axis`, where they are used: a share on each device of a run that has several.
+
+        per_run: each run has its own, [width, ...]; otherwise all share them. The axis has a length that `chunk` gave,
+        or 0.
+        """
+        spec: list[str | None] = [None] * array.ndim
+        if self._splits and array.shape[axis]:
+            spec[axis] = AXIS
+        elif per_run and not self.alone:
+            spec[0] = AXIS
+        return jax.device_put(array, NamedSharding(self.mesh, PartitionSpec(*spec)))

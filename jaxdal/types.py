@@ -138,7 +138,8 @@ class Signal(NamedTuple):
     """Something worth knowing about each pool example, computed once per round.
 
     per_batch(keys: key[B], network, variables, aux, x: u8[B, H, W, C]) -> [B, ...]; one key per example, so that
-    the batch size of scoring changes nothing. prepare(key, network, variables, pool, known) -> aux, once per round.
+    the batch size of scoring changes nothing. prepare(key, network, variables, pool, known) -> aux, once per round; it
+    takes a pool that fits on a device.
     """
 
     name: str

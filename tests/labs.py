@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdal import augment, environment, journal, models, run, settings, strategies
 from jaxdal.data import split
-from jaxdal.lab import Lab
+from jaxdal.lab import Lab, blocks_for
 from jaxdal.types import Dataset, Network, Strategy, TrainState
 
 SMALL = {"n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16}
@@ -37,13 +37,15 @@ class Bench(NamedTuple):
 
 
 def bench(
-    images: Dataset, seeds: Sequence[int], devices: int = 1, strategy: str | Strategy = "margin", **options: Any
-) -> Bench:
+    images: Dataset, seeds: Sequence[int], devices: int = 1, strategy: str | Strategy = "margin",
+    pool_bytes: int | None = None, **options: Any,
+) -> Bench:  # fmt: skip
     """Make a lab with as many of the simulated devices; every run knows the first 40 labels."""
     rules = settings.resolve("arrays", images, strategy, seeds=seeds, **{**SMALL, "pack": len(seeds), **options})
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     pool_x, oracle, test = split(images)
-    lab = Lab(rules, pool_x, test, chosen, jax.devices()[:devices])
+    blocks = blocks_for(rules, chosen, pool_x.shape[1:], jax.devices()[:devices], pool_bytes)
+    lab = Lab(rules, pool_x, test, chosen, jax.devices()[:devices], blocks)
     keys = lab.keys(lab.lanes.per_run(np.asarray(seeds, np.uint32)), np.int32(0))
     known = oracle.reveal(np.full(len(oracle), -1, np.int32), np.arange(40))
     model = models.build(rules.model, pool_x.shape[1:], rules.num_classes)

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
-from benchmarks import rounds, timing, train_ssl_step, train_step
+from benchmarks import rounds, streaming, timing, train_ssl_step, train_step
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install -e '.[bench]'")
 TOY = ["--batch=4", "--runs=1,2", "--steps=2", "--repeats=2", "--pool=32", "--labels=16"]
@@ -30,6 +30,18 @@ def test_training_step_of_packs(tmp_path, capsys):
     first = capsys.readouterr().out.split("\n\n")[0]
     for word in ("date:", "device:", "versions:", "command:", "jax ", "load:"):
         assert word in first
+
+
+def test_streaming():
+    trained, scored = streaming.main([*TOY, "--runs=2", "--pool_bytes=13000"]).tables.values()
+    for rows, images in [(trained, 2 * 4 * 2), (scored, 2 * 32)]:
+        assert [(row["what"], row["runs"]) for row in rows] == [("resident", 2), ("streamed", 2)]
+        for row in rows:
+            assert row["images/s"] == pytest.approx(images / row["seconds"], rel=1e-3)
+            assert row["x resident"] == pytest.approx(row["images/s"] / rows[0]["images/s"], rel=1e-3)
+    assert trained[0]["GB/s"] is None
+    assert trained[1]["GB/s"] == pytest.approx(trained[1]["images/s"] * 28 * 28 / 1e9, rel=1e-3)
+    assert scored[1]["GB/s"] == pytest.approx(scored[1]["images/s"] / 2 * 28 * 28 / 1e9, rel=1e-3), "once for both"
 
 
 @needs_torch

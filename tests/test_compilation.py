@@ -21,6 +21,8 @@ FOUR_ROUNDS = {"n_start": 40, "n_query": 20, "n_end": 100, "epochs": 2, "batch":
             id="two packs, one of them not full, with all that can be kept",
         ),
         pytest.param([0], 8, {}, id="a run that is split over 8 devices"),
+        pytest.param([0, 1], 1, {"pool_bytes": 9000, "eval_every": 1}, id="2 runs whose images stream"),
+        pytest.param([0], 8, {"pool_bytes": 1000}, id="a run that is split, whose images stream"),
         pytest.param([0, 1, 2], 8, {"eval_every": 1}, id="3 runs that are spread over devices"),
     ],
 )  # fmt: skip
