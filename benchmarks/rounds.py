@@ -4,9 +4,7 @@
     python -m benchmarks.rounds --dataset=npz:mnist.npz --n_start=2% --n_query=2% --n_end=6% --epochs=5 --no-starts
     python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --no-starts
 
-On a machine with a GPU, where jaxdal is not installed: copy `jaxdal.egg-info` along with the folder, then
-
-    python -m benchmarks.rounds --dataset=npz:cifar10.npz --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=20% --epochs=20 --no-starts --out=DIR
+    python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=20% --epochs=20 --no-starts   # one GPU
 
 Rounds run in this process through `jaxdal.run`, and the seconds are those of its journal. Starts are processes of
 their own, `python -m jaxdal.main` with the defaults, from the first import to the last line: cold with an empty cache

@@ -1,7 +1,7 @@
 """BADGE selection: jaxdal's factorised distances beside gradients written out in NumPy and PyTorch.
 
     python -m benchmarks.select_badge
-    python -m benchmarks.select_badge --n=50000 --d=512 --k=2500 --labelled=5000 --repeats=5   # one GPU
+    python -m benchmarks.select_badge --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
     python -m benchmarks.select_badge --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none
 
 `GB/s` is both factors read once per pick over the time of everything; `x ours` how many times longer it takes.
@@ -72,7 +72,7 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
         return found
     if 4 * options.n * options.d * options.classes > LARGEST:
         skipped("NumPy", "the gradients are too large to be written out twice")
-    else:
+    elif options.rivals != "device":
         found.append(Contender("NumPy, materialised", lambda: in_numpy(data, options.k)))
     device = torch_device(options)
     if device is None:

@@ -1,6 +1,7 @@
 """Selecting by Cluster-Margin: the clustering of a whole pool, beside scipy's and scikit-learn's.
 
-python -m benchmarks.select_cluster_margin --rows=8000 --width=128    (on an accelerator: --rows=50000 --rivals=none)
+python -m benchmarks.select_cluster_margin --rows=8000 --width=128
+python -m benchmarks.select_cluster_margin --rows=50000 --rivals=none   # one GPU
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Core-set selection: jaxdal's greedy k-centre beside the same in NumPy and PyTorch and scikit-activeml's.
 
     python -m benchmarks.select_coreset
-    python -m benchmarks.select_coreset --n=50000 --d=512 --k=2500 --labelled=5000 --repeats=7   # one GPU
+    python -m benchmarks.select_coreset --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
     python -m benchmarks.select_coreset --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none
 
 `GB/s` is the features read once per pick over the time of everything; `x ours` how many times longer it takes.
@@ -70,7 +70,8 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
     found = [ours("jaxdal", coreset(), data.known, [data.features], options.k)]
     if options.rivals == "none":
         return found
-    found.append(Contender("NumPy, one vector at a time", lambda: in_numpy(data, options.k)))
+    if options.rivals != "device":
+        found.append(Contender("NumPy, one vector at a time", lambda: in_numpy(data, options.k)))
     device = torch_device(options)
     if device is None:
         skipped("torch", "it is not installed")
@@ -78,7 +79,7 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
         found.append(in_torch(data, options.k, device))
     if options.n * options.k > LIBRARY_LIMIT:
         skipped("scikit-activeml", "too slow at this size")
-    else:
+    elif options.rivals != "device":
         found.append(in_library(data, options.k))
     return found
 

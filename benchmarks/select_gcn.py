@@ -1,7 +1,7 @@
 """Sequential GCN: jaxdal's low-rank adjacency beside the whole matrix in NumPy and PyTorch.
 
     python -m benchmarks.select_gcn
-    python -m benchmarks.select_gcn --n=10000 --k=2500 --labelled=5000 --epochs=200   # one GPU
+    python -m benchmarks.select_gcn --n=10000 --k=2500 --labelled=5000 --epochs=200 --rivals=device   # one GPU
 
 `GB/s` is the features read twice per epoch over the time of everything; `x ours` how many times longer it takes.
 200 epochs are the method's; on a CPU the whole matrix takes minutes for them.
@@ -109,8 +109,9 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
     device = torch_device(options)
     if device is None:
         skipped("torch", "it is not installed")
+    if device is None and options.rivals != "device":
         found.append(Contender("NumPy, whole matrix", lambda: in_numpy(data, options.k, options.epochs)))
-    else:
+    elif device is not None:
         found.append(in_torch(data, options.k, options.epochs, device))
     return found
 

@@ -1,7 +1,7 @@
 """K-means selection: jaxdal's tiled Lloyd beside scikit-learn's KMeans and PyTorch with all distances at once.
 
     python -m benchmarks.select_kmeans
-    python -m benchmarks.select_kmeans --n=50000 --d=512 --k=2500 --labelled=5000 --repeats=5   # one GPU
+    python -m benchmarks.select_kmeans --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
     python -m benchmarks.select_kmeans --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=1 --rivals=none
 
 All start by k-means++ and stop after --iterations steps or by scikit-learn's tolerance. `GB/s` is the features read
@@ -69,7 +69,8 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
     found = [ours("jaxdal", kmeans(max_iter=options.iterations), data.known, [data.features], options.k)]
     if options.rivals == "none":
         return found
-    found.append(Contender("scikit-learn", lambda: in_scikit_learn(data, options.k, options.iterations)))
+    if options.rivals != "device":
+        found.append(Contender("scikit-learn", lambda: in_scikit_learn(data, options.k, options.iterations)))
     device = torch_device(options)
     if device is None:
         skipped("torch", "it is not installed")

@@ -46,7 +46,9 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     flags.add_argument("--classes", type=int, default=10)
     flags.add_argument("--labelled", type=int, default=500, help="examples that are labelled already")
     flags.add_argument("--repeats", type=int, default=5, help="measurements in turns; the median counts")
-    flags.add_argument("--rivals", default="auto", help="none, or auto: those that can be had")
+    flags.add_argument(
+        "--rivals", default="auto", help="auto: those that can be had; device: of them, those in PyTorch; none"
+    )
     flags.add_argument("--out", help="folder for the table as JSON and markdown")
     return flags
 

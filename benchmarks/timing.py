@@ -154,6 +154,8 @@ def cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+        if 0 < abs(value) < 1e-4:
+            return f"{value:.1e}"
         digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:,.{min(digits, 4)}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -6,9 +6,11 @@
 What is timed is the program of the product: `Engine.advance` of a `Lab`, with the pool resident as uint8 and
 augmentation inside, for packs of several sizes. On a machine with a GPU (jax 0.10 or newer, torch with CUDA):
 
-    XLA_PYTHON_CLIENT_PREALLOCATE=false python -m benchmarks.train_step --model=resnet18_thin --batch=256 --runs=1,2,4,5,8 --precision=bf16 --steps=256 --repeats=5 --out=DIR
+    python -m benchmarks.train_step --model=resnet18_thin --batch=256 --runs=1,2,4,5,8 --precision=bf16 --steps=256 --repeats=5   # one GPU
+    python -m benchmarks.train_step --model=lenet --batch=128 --runs=1,5,25 --steps=500   # one GPU
+    python -m benchmarks.train_step --model=resnet18 --batch=256 --precision=bf16 --steps=128   # one GPU
 
-The variable is set by itself where torch takes part, since JAX would otherwise take the memory of the whole card.
+XLA_PYTHON_CLIENT_PREALLOCATE=false is set by itself where torch takes part, since JAX would otherwise take the memory of the whole card.
 """  # noqa: E501
 
 import argparse

@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 
 import jaxdal
-from jaxdal import metrics, report
+from experiments.tables import side_by_side
 from jaxdal.strategies import STRATEGIES, build
 
 FLAGS = flags.FLAGS
@@ -45,24 +45,6 @@ def chosen(text: str) -> list[str]:
     return ["random", *(name for name in names if name != "random")]
 
 
-def table(results: dict[str, jaxdal.Result]) -> list[str]:
-    """Return lines of markdown."""
-    baseline = results["random"].groups
-    labels = [group[0]["labelled"] for group in baseline]
-    lines = [
-        "| strategy | " + " | ".join(map(str, labels)) + " | API | without round 0 | selection s | training s |",
-        "|---" + "|--:" * (len(labels) + 4) + "|",
-    ]
-    for name, result in results.items():
-        rows = {row.labelled: 100 * row.accuracy for row in report.summary(result.header, result.groups)}
-        cells = [f"{rows[count]:.2f}" if count in rows else "-" for count in labels]
-        gain = [metrics.api(result.groups, baseline, first=first) for first in (0, 1)] if len(labels) > 1 else []
-        spent = [metrics.seconds(result.groups, stages) for stages in (("infer", "select"), ("train",))]
-        cells += [f"{value:+.2f}" for value in gain] or ["-", "-"]
-        lines.append(f"| `{name}` | " + " | ".join([*cells, *(f"{value:.2f}" for value in spent)]) + " |")
-    return lines
-
-
 def main(argv: list[str]) -> None:
     """Run what is not there yet, and write the table after every strategy."""
     del argv
@@ -81,7 +63,7 @@ def main(argv: list[str]) -> None:
             f"`python -m experiments.compare {' '.join(sys.argv[1:])}`; {where['devices'][0]}, jax {where['jax']}, "
             f"commit {where['commit']}.",
         ]
-        text = "\n\n".join([*head, "\n".join(table(results)), ""])
+        text = "\n\n".join([*head, "\n".join(side_by_side(results)), ""])
         (folder / "table.md").write_text(text)
     print(text)
 

@@ -116,7 +116,7 @@ def test_starts_are_cold_then_warm(tmp_path, monkeypatch):
 
 
 def test_numbers_keep_three_digits():
-    cells = {1234.5: "1,234", 16.04: "16.0", 0.01234: "0.0123", 0.0: "0.00", 100_000.0: "100,000"}
+    cells = {1234.5: "1,234", 16.04: "16.0", 0.01234: "0.0123", 0.0: "0.00", 3.14e-7: "3.1e-07", 100_000.0: "100,000"}
     assert {value: timing.cell(value) for value in cells} == cells
     assert timing.cell(None) == "-"
     assert timing.markdown([{"a": "x", "b": 1.0}]).splitlines()[1] == "|---|-----:|"

@@ -122,6 +122,26 @@ def test_mnist_and_fashion_mnist_are_not_confused(tmp_path: Path) -> None:
     assert_same(data.load("fashion_mnist", str(tmp_path)), "fashion_mnist")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_npz_file_by_hand(name: str, tmp_path: Path) -> None:
+    whole = fake(name)
+    parts = {"train_images": whole.train_x, "train_labels": whole.train_y}
+    parts |= {"test_images": whole.test_x, "test_labels": whole.test_y}
+    names = [f"thing {k}" for k in range(whole.num_classes)]
+    np.savez(published.archive(name, tmp_path), **parts, class_names=names)
+    got = data.load(name, str(tmp_path))
+    assert_same(got, name)
+    assert got.mirror == data.TABLE[name].mirror
+    assert data.info(name, got) == data.TABLE[name], "and it is trained with the protocol of its name"
+
+
+def test_npz_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    x, y = np.zeros((4, 28, 28, 1), np.uint8), np.arange(4)
+    np.savez(tmp_path / "cifar10.npz", train_images=x, train_labels=y, test_images=x, test_labels=y)
+    with pytest.raises(InputError, match=r"images of \(28, 28, 1\), but those of cifar10 are \(32, 32, 3\)"):
+        data.load("cifar10", str(tmp_path))
+
+
 def test_data_dir_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_official("mnist", tmp_path / "mnist")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

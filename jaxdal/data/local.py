@@ -27,11 +27,11 @@ def load_digits() -> Dataset:
     )
 
 
-def load_npz(path: str | Path) -> Dataset:
-    """Own arrays from one .npz file; raises InputError when it is missing, damaged, pickled or has other keys.
+def load_npz(path: str | Path, num_classes: int | None = None, mirror: bool = False) -> Dataset:
+    """Arrays from one .npz file; raises InputError when it is missing, damaged, pickled or has other keys.
 
     Keys: train_images, train_labels, test_images, test_labels (or x_train, y_train, x_test, y_test), and optionally
-    class_names, without which the number of classes is the largest label plus one.
+    class_names, without which the number of classes, unless it is given, is the largest label plus one.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -57,4 +57,4 @@ def load_npz(path: str | Path) -> Dataset:
                 f"{path} holds pickled Python objects, which are never read: save plain arrays with numpy.savez"
             ) from error
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from error
-    return from_arrays(*arrays, class_names=names)
+    return from_arrays(*arrays, num_classes=num_classes, mirror=mirror, class_names=names)

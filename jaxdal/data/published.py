@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxdal.data import official, prepared
+from jaxdal.data import local, official, prepared
 from jaxdal.data.arrays import from_arrays
 from jaxdal.errors import InputError
 from jaxdal.types import Dataset
@@ -25,8 +25,9 @@ def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
 
     1. `<data_dir>/jaxdal_<name>/<version>`: prepared by this function earlier;
     2. the official files, put by hand into one of the folders that official.OFFICIAL names;
-    3. `<data_dir>/<name>/<version>`: prepared by TFDS itself;
-    4. the network; prepared for the next time.
+    3. `<data_dir>/<name>.npz`, with the keys of `npz:PATH`: one file that is easily carried to another machine;
+    4. `<data_dir>/<name>/<version>`: prepared by TFDS itself;
+    5. the network; prepared for the next time.
 
     Raises InputError when there is neither data nor network, or when a file is damaged.
     """
@@ -36,6 +37,8 @@ def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
             parts = prepared.read(folder, source)
     elif paths := official.find(source, data_dir):
         parts = official.read(source, paths)
+    elif (path := archive(name, data_dir)).is_file():
+        return _from_archive(source, path, mirror)
     elif folder := prepared.find(data_dir, name):
         with quiet():
             parts = prepared.read(folder, source)
@@ -47,6 +50,19 @@ def load(name: str, data_dir: Path, mirror: bool) -> Dataset:
         train.x, train.y, test.x, test.y,
         num_classes=source.num_classes or None, mirror=mirror, class_names=class_names,
     )  # fmt: skip
+
+
+def archive(name: str, data_dir: Path) -> Path:
+    """Where a published data set may lie as one file; a colon in its name becomes an underscore."""
+    return data_dir / f"{name.replace(':', '_')}.npz"
+
+
+def _from_archive(source: official.Official, path: Path, mirror: bool) -> Dataset:
+    """Raises InputError when the images are not of the shape that this data set has."""
+    found = local.load_npz(path, source.num_classes or None, mirror)
+    if (shape := found.train_x.shape[1:]) != source.shape:
+        raise InputError(f"{path} has images of {shape}, but those of {source.name} are {source.shape}")
+    return found
 
 
 def download(source: official.Official, data_dir: Path) -> None:

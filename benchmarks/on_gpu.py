@@ -1,0 +1,163 @@
+"""One queue for scarce time on an accelerator: what is most worth knowing first, continued over calls.
+
+    python -m benchmarks.on_gpu --list
+    python -m benchmarks.on_gpu --minutes=9 --out=/tmp/queue --data=carry --archive=queue.tar.gz
+    python -m benchmarks.on_gpu --merge=queue.tar.gz      # at home: into benchmarks/results and experiments/results
+    python -m benchmarks.on_gpu --toy --out=/tmp/toy      # the same in small, on a CPU
+
+The order: does it compute the right numbers (portability); steps, packs and selection beside the rivals (every command
+that the docstring of a benchmark marks `# one GPU`); does it learn what the published runs learnt; then whole columns
+of the paper's table, a strategy at a time. A call skips what an earlier one has completed, starts nothing that it has
+no time for, continues half-done experiments, and prints every new figure beside the committed one of the same device.
+README.md in this folder has the commands of a session.
+"""
+
+import argparse
+import ast
+import re
+import signal
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+
+from benchmarks import merging
+from benchmarks.queueing import ROOT, Item, Notes, collect, pack, work
+from benchmarks.timing import Row, markdown
+from jaxdal.cost import now
+from jaxdal.strategies import STRATEGIES, build
+from jaxdal.trainers import TRAINERS
+
+ORDER = ("portability", "train_step", "train", "select", "")  # beginnings of the names of benchmarks
+MARKED = re.compile(r"python -m (benchmarks\.\w+)( .*?)? +# one GPU")
+LEARNING = {"mnist": "mnist", "cifar10_start": "cifar10", "cifar10_end": "cifar10"}  # check -> data set
+COLUMNS = {"mnist": "0,1,2,3,4", "cifar10": "0", "gtsrb": "0"}  # data set -> seeds
+DATA = tuple(dict.fromkeys([*LEARNING.values(), *COLUMNS]))
+
+
+def benchmarks() -> Iterator[Item]:
+    """Whatever the docstrings of this folder mark."""
+    paths = sorted((ROOT / "benchmarks").glob("*.py"))
+    rank = {path: next(place for place, start in enumerate(ORDER) if path.stem.startswith(start)) for path in paths}
+    for path in sorted(paths, key=lambda path: rank[path]):
+        found = MARKED.findall(ast.get_docstring(ast.parse(path.read_text())) or "")
+        for number, (module, flags) in enumerate(found, 1):
+            if module != f"benchmarks.{path.stem}":
+                continue
+            name = path.stem if len(found) == 1 else f"{path.stem}_{number}"
+            options = [flag for flag in flags.split() if not flag.startswith("--out=")]
+            yield Item(name, ("-m", module, *options, "--out={folder}"))
+
+
+def learning() -> Iterator[Item]:
+    """Accuracies beside those of the published runs."""
+    for check, data in LEARNING.items():
+        flags = (f"--checks={check}", "--data_dir={data}", "--results={folder}")
+        yield Item(f"learning_{check}", ("-m", "experiments.check_learning", *flags), data, continues=True)
+
+
+def column(dataset: str, seeds: str, flags: Sequence[str] = (), names: Sequence[str] = ()) -> Iterator[Item]:
+    """All strategies on a data set, those first that train on labels alone; then trainers that no strategy names."""
+    made_for = {name: build(name).trainer for name in names or STRATEGIES}
+    order = sorted(made_for, key=lambda name: made_for[name] != "supervised")
+    runs: list[tuple[str, str, tuple[str, ...]]] = [(name, name, ()) for name in order]
+    if not names:
+        others = [name for name in TRAINERS if name not in made_for.values()]
+        runs += [(f"random_{name}", "random", (f"--trainer={name}",)) for name in others]
+    for name, strategy, more in runs:
+        command = (
+            "-m", "jaxdal.main", f"--dataset={dataset}", f"--strategy={strategy}", f"--seeds={seeds}", *more, *flags,
+            "--data_dir={data}", "--workdir={folder}", "--share_round_0={out}/round_0", "--checkpoint_seconds=60",
+        )  # fmt: skip
+        data = dataset if dataset in DATA else ""
+        yield Item(f"{dataset}/{name}", command, data, continues=True)
+
+
+def everything() -> list[Item]:
+    """The list, in order."""
+    columns = [item for dataset, seeds in COLUMNS.items() for item in column(dataset, seeds)]
+    return [*benchmarks(), *learning(), *columns]
+
+
+def toy() -> list[Item]:
+    """An item of each kind, small enough for a CPU."""
+    step = "--batch=4 --runs=1,2 --steps=2 --repeats=2 --pool=32 --labels=16 --rivals=none"
+    pool = "--n=300 --k=5 --labelled=30"
+    small = ("--n_start=40", "--n_query=20", "--n_end=80", "--epochs=1")
+    return [
+        Item("train_step", ("-m", "benchmarks.train_step", *step.split(), "--out={folder}")),
+        Item("select_coreset", ("-m", "benchmarks.select_coreset", *pool.split(), "--out={folder}")),
+        *column("digits", "0,1", small, ("random", "margin")),
+    ]
+
+
+def show(items: Sequence[Item], out: Path | None) -> None:
+    """Print the list with what is known about each item."""
+    notes = Notes(out) if out else None
+    rows: list[Row] = []
+    for item in items:
+        note = notes.of(item) if notes else {"status": "waiting", "seconds": 0.0}
+        seconds = note["seconds"] or None
+        rows.append({"item": item.name, "needs": item.data or None, "status": note["status"], "seconds": seconds})
+    print(markdown(rows))
+
+
+def taken_back(source: Path) -> None:
+    """Compare and merge the folder of a queue, or its archive."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        if source.is_file():
+            with tarfile.open(source) as archive:
+                archive.extractall(unpacked, filter="data")
+            source = Path(unpacked)
+        print(markdown(merging.compare(source)))
+        places = merging.merge(source)
+    print(f"merged {len(places)} files:", *sorted({str(place.parent) for place in places}), sep="\n")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Work, or list, or merge."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.on_gpu", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=9, help="to work for")
+    parser.add_argument("--out", type=Path, help="folder that is kept from call to call")
+    parser.add_argument("--data", type=Path, help="folder of NAME.npz or NAME.npz.part-aa, -ab...")
+    parser.add_argument("--archive", type=Path, help="a .tar.gz to keep the small files in, written after every item")
+    parser.add_argument("--only", default="*", help="names of items, with * and commas")
+    parser.add_argument("--retry", action="store_true", help="start again what failed")
+    parser.add_argument("--toy", action="store_true", help="another list, for a CPU")
+    parser.add_argument("--list", action="store_true", help="print the list and what is done")
+    parser.add_argument("--merge", type=Path, help="folder or archive of a queue, to be copied into the repository")
+    options = parser.parse_args(argv)
+    begin = now()
+    if options.merge:
+        taken_back(options.merge)
+        return
+    patterns = options.only.split(",")
+    items = [
+        item for item in (toy() if options.toy else everything()) if any(fnmatch(item.name, each) for each in patterns)
+    ]
+    if options.list:
+        show(items, options.out)
+        return
+    if options.out is None:
+        parser.error("--out is missing: the folder that is kept from call to call")
+    out = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the item in progress is ended as well
+    after = partial(pack, out, options.archive) if options.archive else lambda: None
+    try:
+        needed = dict.fromkeys(item.data for item in items if item.data)
+        data = collect(options.data, out / "data", needed)
+        work(items, out, data, begin + 60 * options.minutes, retry=options.retry, after=after)
+    finally:
+        merging.columns(out, [*COLUMNS, "digits"])
+        after()
+    show(items, out)
+    if rows := merging.compare(out):
+        print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
