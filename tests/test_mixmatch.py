@@ -142,7 +142,13 @@ def test_options_out_of_range_are_refused(text):
 
 def start(network: Network, trainer: Trainer) -> TrainState:
     def init(seed):
-        return engine.init(network, trainer, trainer.recipe(RECIPE), keys_for(seed, jnp.int32(0)))
+        return engine.init(
+            network,
+            trainer,
+            trainer.recipe(RECIPE),
+            (perceptron.SIDE, perceptron.SIDE, 1),
+            keys_for(seed, jnp.int32(0)),
+        )
 
     return jax.jit(init)(jnp.uint32(0))
 

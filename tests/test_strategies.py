@@ -90,7 +90,7 @@ def synthetic_network(scene: Scene) -> Network:
         assert dropout_key is None, "dropout is active in the head alone"
         pixel = 64 * jax.lax.stop_gradient(x[:, 0, 0, 0])  # no attack gets from one number to another
         number = pixel.astype(jnp.int32)
-        view = (pixel - number.astype(jnp.float32))[:, None] * jnp.eye(1, CLASSES)
+        view = (pixel - number.astype(jnp.float32))[:, None] * jnp.eye(1, logits.shape[1])
         seen = features[place[number]]
         taps = {"features": seen, "maps": (seen[:, None, None],), "batch_stats": variables["batch_stats"]}
         return logits[place[number]] + view, taps
