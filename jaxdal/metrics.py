@@ -1,10 +1,19 @@
-"""What the paper measures, from journals alone: API and the seconds of a round."""
+"""What the paper measures, and what belongs beside it, from journals alone (docs/report.md has the definitions).
+
+Curves are pandas frames with a row per seed and a column per number of labels, ascending; shares from 0 to 1.
+"""
 
 from collections.abc import Sequence
-from statistics import mean
+
+import numpy as np
+import pandas as pd
+from scipy.integrate import trapezoid
 
 from jaxdal.errors import InputError
-from jaxdal.journal import Group
+from jaxdal.journal import Group, Line
+
+SELECTION = ("infer", "select")
+TRAINING = ("train",)
 
 
 def accuracies(groups: Sequence[Group], key: str = "accuracy") -> dict[int, dict[int, float]]:
@@ -13,6 +22,26 @@ def accuracies(groups: Sequence[Group], key: str = "accuracy") -> dict[int, dict
     for line in (line for group in groups for line in group if line.get(key) is not None):
         table.setdefault(line["labelled"], {})[line["seed"]] = line[key]
     return table
+
+
+def balanced(line: Line) -> float | None:
+    """Balanced accuracy of a round: the mean over the classes that have test images, or None without their shares."""
+    shares = [share for share in line.get("per_class_accuracy") or [] if share is not None]
+    return sum(shares) / len(shares) if shares else None
+
+
+def gains(ours: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences in percentage points, of the seeds that both curves have: a row per seed.
+
+    Raises:
+        InputError: the curves have different numbers of labels.
+    """
+    if set(ours.columns) != set(baseline.columns):
+        raise InputError(
+            f"API compares equal budgets, not {sorted(ours.columns)} and {sorted(baseline.columns)} labels"
+        )
+    seeds = ours.index.intersection(baseline.index)
+    return 100 * (ours.loc[seeds].sort_index(axis=1) - baseline.loc[seeds].sort_index(axis=1))
 
 
 def api(groups: Sequence[Group], baseline: Sequence[Group], *, first: int = 0, key: str = "accuracy") -> float:
@@ -24,17 +53,67 @@ def api(groups: Sequence[Group], baseline: Sequence[Group], *, first: int = 0, k
     Raises:
         InputError: the journals have different numbers of labels, or no round and seed in common.
     """
-    ours, theirs = accuracies(groups, key), accuracies(baseline, key)
-    if set(ours) != set(theirs):
-        raise InputError(f"API compares equal budgets, not {sorted(ours)} and {sorted(theirs)} labels")
-    differences = []
-    for labels in sorted(ours)[first:]:
-        seeds = ours[labels].keys() & theirs[labels].keys()
-        if seeds:
-            differences.append(mean(ours[labels][seed] - theirs[labels][seed] for seed in sorted(seeds)))
-    if not differences:
+    ours, theirs = (pd.DataFrame(accuracies(side, key), dtype=float) for side in (groups, baseline))
+    value = gains(ours, theirs).iloc[:, first:].mean().mean()
+    if np.isnan(value):
         raise InputError("API needs a round that both journals have for one seed")
-    return 100 * mean(differences)
+    return float(value)
+
+
+def aubc(curves: pd.DataFrame) -> pd.Series:
+    """Area under the budget curve of each seed: trapezoids over the number of labels, divided by their range."""
+    labels = curves.columns.to_numpy(float)
+    if len(labels) < 2:
+        return pd.Series(np.nan, curves.index)
+    area = trapezoid(curves.to_numpy(), labels, axis=1) / (labels[-1] - labels[0])
+    return pd.Series(area, curves.index)
+
+
+def labels_needed(curve: pd.Series, target: float) -> float | None:
+    """Labels at which a curve first reaches an accuracy, between rounds by straight lines; None if it never does.
+
+    It is the number of the first round, and then an upper bound, if already that one is as good.
+    """
+    labels, shares = curve.index.to_numpy(float), curve.to_numpy(float)
+    reached = np.flatnonzero(shares >= target)
+    if not reached.size:
+        return None
+    at = int(reached[0])
+    if at == 0:
+        return float(labels[0])
+    return float(np.interp(target, shares[at - 1 : at + 1], labels[at - 1 : at + 1]))
+
+
+def labels_saved(ours: pd.DataFrame, baseline: pd.DataFrame) -> tuple[float, float] | None:
+    """What the baseline needs in labels beyond ours, and that as a share of what it needs, at equal accuracy.
+
+    Compared are the mean curves of the seeds that both have, at the highest accuracy that both reach. None: no seed.
+    """
+    seeds = ours.index.intersection(baseline.index)
+    if not len(seeds):
+        return None
+    mine, theirs = ours.loc[seeds].mean(), baseline.loc[seeds].mean()
+    target = min(mine.max(), theirs.max())
+    need, need_theirs = labels_needed(mine, target), labels_needed(theirs, target)
+    if need is None or need_theirs is None:
+        return None
+    return need_theirs - need, (need_theirs - need) / need_theirs
+
+
+def cost(rounds: pd.DataFrame, together: bool = False) -> pd.DataFrame:
+    """Seconds of each run, averaged over its N rounds: infer, select, train and their sum, `cost` (equation 2).
+
+    Selection is infer + select; compilation and evaluation are in neither. Only rounds trained alone (`--pack=1`) are
+    counted, or, with `together`, only the others: their seconds are those of a pack, here shared evenly by its runs.
+    rounds: of one method (columns seed, infer, select, train, runs_at_once). The result has a row per seed.
+    """
+    alone = rounds["runs_at_once"].astype(float) == 1
+    known = rounds["runs_at_once"].notna()
+    chosen = rounds[known & (~alone if together else alone)]
+    stages = [*SELECTION, *TRAINING]
+    shared = chosen[stages].astype(float).div(chosen["runs_at_once"].astype(float), axis=0)
+    table = shared.groupby(chosen["seed"]).mean()
+    return table.assign(cost=table[stages].sum(axis=1, min_count=len(stages)))
 
 
 def seconds(groups: Sequence[Group], stages: Sequence[str]) -> float:
@@ -48,4 +127,4 @@ def seconds(groups: Sequence[Group], stages: Sequence[str]) -> float:
         for line in group
         if line.get("picks")
     ]
-    return mean(spent) if spent else 0.0
+    return float(np.mean(spent)) if spent else 0.0

@@ -1,7 +1,10 @@
-"""Tables and plots, from journals alone: `python -m jaxdal.report WORKDIR...`."""
+"""Tables and plots, from journals alone: `python -m jaxdal.report DIR...` (docs/report.md)."""
 
+import argparse
 import os
+import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +16,8 @@ from jaxdal.journal import SECONDS, Group, Line
 
 if TYPE_CHECKING:  # slow to import, and only a plot needs it
     from matplotlib.axes import Axes
+
+    from jaxdal.verdicts import Table as Cells
 
 COLOUR = "#1f5fa8"
 
@@ -60,6 +65,13 @@ def print_table(header: Line, groups: Sequence[Group], file: TextIO | None = Non
     names = ["round", "labels", "accuracy", "s.d.", "best", *SECONDS]
     cells = [_cells(row) for row in rows]
     title, caption = _title(header), "\n".join(_remarks(header, groups))
+    _print_rows(file, title, names, cells, caption)
+
+
+def _print_rows(
+    file: TextIO, title: str, names: Sequence[str], cells: Sequence[Sequence[str]], caption: str, left: int = 0
+) -> None:
+    """left: how many columns are words, which start at the left."""
     if file.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -67,15 +79,41 @@ def print_table(header: Line, groups: Sequence[Group], file: TextIO | None = Non
 
         table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold")
         table.pad_edge = table.show_edge = False  # 80 columns suffice
-        for name in names:
-            table.add_column(name, justify="right", no_wrap=True)
+        table.caption_justify = "left" if left else "center"
+        for place, name in enumerate(names):
+            words = place < left == len(names)
+            table.add_column(name, justify="left" if place < left else "right", no_wrap=not words)
         for line in cells:
             table.add_row(*line)
         Console(file=file, markup=False, highlight=False).print(table)
         return
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    lines = ["  ".join(map(str.rjust, line, widths)) for line in (names, *cells)]
+    sides = [str.ljust if place < left else str.rjust for place in range(len(names))]
+    lines = []
+    for line in (names, *cells):
+        padded = [side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip() if left else "  ".join(padded))
     print(title, *lines, caption, sep="\n", file=file)
+
+
+def _print_cells(table: "Cells", file: TextIO | None = None) -> None:
+    """Print a table of a comparison; on a terminal the columns that it has room for, from the left."""
+    file = sys.stdout if file is None else file
+    if table.words or not file.isatty():
+        left = len(table.columns) if table.words else 1
+        _print_rows(file, table.title, table.columns, table.rows, "\n".join([*table.notes, ""]), left)
+        return
+    from rich.console import Console
+
+    widths = []
+    for name, *cells in zip(table.columns, *table.rows, strict=True):
+        widths.append(max(map(len, [*name.split(), *cells])))  # headings break between words, cells never
+    room, reach = Console(file=file).width, [sum(widths[: end + 1]) + 2 * (end + 1) for end in range(len(widths))]
+    count = max(2, sum(width <= room for width in reach))
+    names = ["\n".join(textwrap.wrap(name, width)) for name, width in zip(table.columns, widths, strict=True)]
+    missing = table.columns[count:]
+    notes = [*table.notes, *([f"No room here, but in report.html: {', '.join(missing)}."] if missing else []), ""]
+    _print_rows(file, table.title, names[:count], [row[:count] for row in table.rows], "\n".join(notes), 1)
 
 
 def plot(header: Line, groups: Sequence[Group], path: Path) -> None:
@@ -188,17 +226,62 @@ def _hardest(header: Line, groups: Sequence[Group], most: int = 3) -> list[str]:
     return [f"lowest accuracy in the last round: {worst}"] if len(shares) > most else []
 
 
-def main(folders: Sequence[str]) -> int:
-    """Print the table of each journal and draw FOLDER/accuracy.png; returns the exit code."""
-    if not folders:
-        print("usage: python -m jaxdal.report WORKDIR...", file=sys.stderr)
-        return 2
+def compare(folders: Sequence[Path], out: Path, command: str) -> None:
+    """Print the tables of all journals in and below some folders; write report.html and CSV files into `out`.
+
+    Raises:
+        InputError: a folder has no journal, or none can be read.
+    """
+    from jaxdal import comparison, page, verdicts
+
+    found = comparison.read(folders)
+    judged = [verdicts.judge(one) for one in found.experiments]
+    for told in found.unreadable.values():
+        print(told, file=sys.stderr)
+    for verdict in judged:
+        _print_cells(verdicts.verdict_table(verdict))
+        _print_cells(verdicts.cost_table(verdict))
+        gaps = verdicts.gap_table(verdict.experiment)
+        if gaps.rows:
+            _print_cells(gaps)
+    if len(judged) > 1:
+        _print_cells(verdicts.overview(judged))
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in verdicts.spreadsheets(judged).items():
+        _write(out / f"report_{name}.csv", text)
+    _write(out / "report.html", page.render(found, judged, command))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    print(path)
+
+
+def _single(folder: Path) -> None:
+    header, groups = journal.read(folder)
+    print_table(header, groups)
+    plot(header, groups, folder / "accuracy.png")
+    print(folder / "accuracy.png")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Report on one journal, or compare several; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxdal.report",
+        description="One folder with a journal: its table, and accuracy.png. Several, or a folder above them: methods "
+        "compared, in tables, report.html and CSV files.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="searched for journals, also below")
+    parser.add_argument("--out", type=Path, help="where report.html goes (default: the first DIR)")
+    options = parser.parse_args(arguments)
     try:
-        for folder in folders:
-            header, groups = journal.read(Path(folder))
-            print_table(header, groups)
-            plot(header, groups, Path(folder) / "accuracy.png")
-            print(Path(folder) / "accuracy.png")
+        if len(options.folders) == 1 and options.out is None and (options.folders[0] / journal.NAME).exists():
+            _single(options.folders[0])
+        else:
+            told = shlex.join(["python", "-m", "jaxdal.report", *map(str, arguments)])
+            compare(options.folders, options.out or options.folders[0], told)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -171,21 +171,23 @@ def test_cold_start_loads_no_plotting_library() -> None:
     assert done.stdout == "False\n"
 
 
-def test_command_prints_and_draws_each_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a", "b"):
-        with Journal.start(tmp_path / name, header([0, 1, 2])["config"], {}) as book:
-            for group in DIVERGED:
-                book.append(group)
-    assert report.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert capsys.readouterr().out.count("3 seeds") == 2
-    assert (tmp_path / "b" / "accuracy.png").exists()
+def test_command_prints_and_draws_one_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal.start(tmp_path / "a", header([0, 1, 2])["config"], {}) as book:
+        for group in DIVERGED:
+            book.append(group)
+    assert report.main([str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.count("3 seeds") == 1
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"accuracy.png", "journal.jsonl"}
 
 
 def test_command_refuses_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main([]) == 2
+    with pytest.raises(SystemExit) as ended:
+        report.main([])
+    assert ended.value.code == 2
     assert "usage" in capsys.readouterr().err
-    assert report.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith("cannot be read: No such file or directory.\n")
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert report.main([str(folder)]) == 2
+        assert capsys.readouterr().err == f"{folder} has no journal.jsonl in or below it\n"
     (tmp_path / "journal.jsonl").write_text(json.dumps({"format": 2, "config": {}, "environment": {}}) + "\n")
     assert report.main([str(tmp_path)]) == 2
     assert "format 2" in capsys.readouterr().err

@@ -1,0 +1,330 @@
+"""The numbers of a comparison as pandas frames, and the words and cells that terminal and page show of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from jaxdal import metrics, significance
+from jaxdal.comparison import COMPLETE, Experiment
+from jaxdal.significance import ALPHA, Ranks
+
+BETTER, WORSE, UNDECIDED = "better", "worse", "not told apart"
+NOTHING = "–"
+
+
+class Table(NamedTuple):
+    """Cells as text, the first column names."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    marks: Mapping[tuple[int, int], str] = {}  # (row, column) -> what is special about a cell: best, better, worse, gap
+    words: bool = False  # sentences rather than numbers
+
+
+class Verdict(NamedTuple):
+    """All numbers of an experiment."""
+
+    experiment: Experiment
+    table: pd.DataFrame  # of `measure`
+    costs: pd.DataFrame  # of `costs`
+    ranks: Ranks
+    penalties: pd.DataFrame  # share of the budgets at which the row is better than the column; finished methods only
+
+
+def judge(experiment: Experiment) -> Verdict:
+    """Measure and test."""
+    finished = {name: experiment.curves(name) for name in experiment.methods if experiment.finished(name)}
+    return Verdict(
+        experiment, measure(experiment), costs(experiment), significance.ranks(scores([experiment])),
+        significance.penalties(finished),
+    )  # fmt: skip
+
+
+def measure(experiment: Experiment) -> pd.DataFrame:
+    """A row per method, all numbers of docs/report.md; missing ones are None or NaN. Shares are in percent.
+
+    Compared with random sampling are the seeds that finished every round in both.
+    """
+    base = experiment.baseline
+    alike = {key: experiment.curves(base, key) for key in _KEYS} if base else {}
+    rows = []
+    for method in experiment.methods:
+        curves = {key: experiment.curves(method, key) for key in _KEYS}
+        row: dict[str, object] = {"method": method, "n": len(curves["accuracy"]), "seeds": len(experiment.seeds)}
+        if len(curves["accuracy"]):
+            final, area = curves["accuracy"].iloc[:, -1], metrics.aubc(curves["accuracy"])
+            row |= {"final": 100 * final.mean(), "final_sd": 100 * final.std()}
+            row |= {"aubc": 100 * area.mean(), "aubc_sd": 100 * area.std()}
+            row["final_balanced"] = 100 * curves["accuracy_balanced"].iloc[:, -1].mean(skipna=False)
+        if base and method != base:
+            row |= _against(curves, alike)
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=["method", *_COLUMNS]).set_index("method")
+    for kind in ("t", "wilcoxon"):
+        table[f"p_{kind}_holm"] = pd.Series(significance.holm(_optional(table[f"p_{kind}"])), table.index, dtype=float)
+    table["verdict"] = [_verdict(row) if name != base else "the baseline" for name, row in table.iterrows()]
+    return table
+
+
+_KEYS = ("accuracy", "accuracy_best", "accuracy_balanced")
+_COLUMNS = (
+    *("n", "seeds", "pairs", "final", "final_sd", "final_balanced", "api", "api_sd", "api_low", "api_high"),
+    *("api_without_round_0", "api_best", "api_balanced", "aubc", "aubc_sd", "labels_saved", "labels_saved_share"),
+    *("p_t", "p_wilcoxon", "remark"),
+)
+
+
+def _against(curves: dict[str, pd.DataFrame], base: dict[str, pd.DataFrame]) -> dict[str, object]:
+    """One method beside the baseline."""
+    if not len(curves["accuracy"]) or not len(base["accuracy"]):
+        return {"pairs": 0, "remark": "n/a, no finished pair"}
+    gains = metrics.gains(curves["accuracy"], base["accuracy"])
+    test = significance.paired(gains.mean(axis=1).to_numpy())
+    row: dict[str, object] = {
+        "pairs": test.n, "api": test.mean, "api_sd": test.deviation, "api_low": test.low, "api_high": test.high,
+        "p_t": test.p_t, "p_wilcoxon": test.p_wilcoxon, "remark": test.remark,
+    }  # fmt: skip
+    if gains.shape[1] > 1:
+        row["api_without_round_0"] = gains.iloc[:, 1:].mean(axis=1).mean()
+    for name in ("best", "balanced"):
+        others = metrics.gains(curves[f"accuracy_{name}"], base[f"accuracy_{name}"])
+        row[f"api_{name}"] = others.mean(axis=1, skipna=False).mean(skipna=False)
+    saved = metrics.labels_saved(curves["accuracy"], base["accuracy"])
+    if saved is not None:
+        row |= {"labels_saved": saved[0], "labels_saved_share": 100 * saved[1]}
+    return row
+
+
+def _verdict(row: pd.Series) -> str:
+    p = row["p_t_holm"]
+    if pd.isna(p):
+        return row["remark"] if isinstance(row["remark"], str) and row["remark"] else "n/a, no random sampling"
+    return UNDECIDED if p >= ALPHA else BETTER if row["api"] > 0 else WORSE
+
+
+def costs(experiment: Experiment) -> pd.DataFrame:
+    """A row per method: seconds of a round, mean over rounds and runs, trained alone and (`shared_*`) together."""
+    rows = []
+    for method in experiment.methods:
+        rounds = experiment.rounds[experiment.rounds["method"] == method]
+        rounds = rounds[rounds["seed"].isin(experiment.finished(method))]
+        row: dict[str, object] = {"method": method}
+        for prefix, together in (("", False), ("shared_", True)):
+            table = metrics.cost(rounds, together)
+            row |= {f"{prefix}{stage}": value for stage, value in table.mean().items()}
+            row |= {f"{prefix}n": len(table), f"{prefix}cost_sd": table["cost"].std()}
+        row["at_once"] = rounds["runs_at_once"].max()
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("method")
+    for prefix in ("", "shared_"):
+        table[f"{prefix}selection"] = table[f"{prefix}infer"] + table[f"{prefix}select"]
+        whole = table.loc[experiment.baseline, f"{prefix}cost"] if experiment.baseline else float("nan")
+        table[f"{prefix}ratio"] = table[f"{prefix}cost"] / whole
+    return table
+
+
+def scores(experiments: Sequence[Experiment]) -> pd.DataFrame:
+    """What is ranked: mean accuracy over rounds, a row per experiment and seed, a column per method.
+
+    The seeds are those that random sampling finished, or else any method.
+    """
+    frames = []
+    for number, experiment in enumerate(experiments):
+        means = {name: experiment.curves(name).mean(axis=1) for name in experiment.methods}
+        base = experiment.baseline
+        blocks = experiment.finished(base) if base else sorted({seed for one in means.values() for seed in one.index})
+        frame = pd.DataFrame(means, index=pd.Index(blocks, name="seed"), dtype=float)
+        frames.append(frame.assign(experiment=number).set_index("experiment", append=True))
+    return pd.concat(frames)
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """The table that a reader wants first, best API first."""
+    experiment, table, ranks = verdict.experiment, verdict.table, verdict.ranks
+    columns = [
+        "method", "n", "API", "verdict", "p (t)", "p (Wilcoxon)", "without round 0", "API best epoch", "API balanced",
+        "final accuracy", "AUBC", "labels saved", "rank",
+    ]  # fmt: skip
+    order = table.sort_values("api", ascending=False, na_position="last", kind="stable").index
+    best = table["api"].max()
+    rows: list[list[str]] = []
+    marks = {}
+    for place, name in enumerate(order):
+        row = table.loc[name]
+        rows.append([
+            str(name), f"{row['n']}/{row['seeds']}", spread(row["api"], row["api_sd"], "+.2f"), str(row["verdict"]),
+            *(p_value(row[f"p_{kind}_holm"], row[f"p_{kind}"]) for kind in ("t", "wilcoxon")),
+            *(number(row[f"api_{kind}"], "+.2f") for kind in ("without_round_0", "best", "balanced")),
+            spread(row["final"], row["final_sd"]), spread(row["aubc"], row["aubc_sd"]), saved(row),
+            number(ranks.ranks.get(name), ".2f"),
+        ])  # fmt: skip
+        if row["verdict"] in (BETTER, WORSE):
+            marks[place, 3] = str(row["verdict"])
+        if row["api"] == best and best > 0:
+            marks[place, 2] = "best"
+        if row["n"] < row["seeds"]:
+            marks[place, 1] = "gap"
+    return Table(f"Verdicts: {experiment.title}", columns, rows, caveats(experiment, table), marks)
+
+
+def caveats(experiment: Experiment, table: pd.DataFrame) -> list[str]:
+    """What a reader of the verdicts must know."""
+    told = []
+    if experiment.baseline is None:
+        told.append("No journal has random sampling with supervised training: API, savings and tests need it.")
+    pairs = sorted({int(n) for n in table["pairs"].dropna() if n > 0})
+    if pairs and pairs[-1] < 2:
+        told.append("Tests are n/a: they need two seeds that both methods finished, and there is 1.")
+    elif pairs:
+        n = pairs[-1]
+        size = significance.detectable(n)
+        told.append(
+            f"n = {' to '.join(map(str, dict.fromkeys((pairs[0], n))))} paired seeds. A paired t-test with n = {n} "
+            f"finds an effect of {size:.2f} standard deviations in 80 % of cases, before correction"
+            + (": the power is low, and “not told apart” does not mean equal." if n < 10 else ".")
+        )
+        if 2 / 2**n >= ALPHA:
+            told.append(f"With n = {n}, Wilcoxon's test cannot give a p below {2 / 2**n:.3g}, whatever the data.")
+    told.append(
+        "p-values are two-sided and corrected for all methods of this table by Holm (in brackets: uncorrected); "
+        "verdicts are corrected p (t) < 0.05."
+    )
+    failed = (table["n"] < table["seeds"]).any()
+    if failed:
+        told.append(
+            "Seeds that did not finish are in no number: a method that fails on hard seeds looks better for it."
+        )
+    return told
+
+
+def accuracy_table(experiment: Experiment) -> Table:
+    """Every round of every method, also of runs that did not finish."""
+    rows = []
+    for method in experiment.methods:
+        curves = 100 * experiment.curves(method, complete=False)
+        total = len(experiment.finished(method))
+        cells = []
+        for labels in experiment.labels:
+            column = curves[labels].dropna() if labels in curves else pd.Series(dtype=float)
+            other = f" (n={len(column)})" if len(column) not in (0, total) else ""
+            cells.append(spread(column.mean(), column.std()) + other)
+        rows.append([method, *cells])
+    columns = ["method", *(f"{labels:,}" for labels in experiment.labels)]
+    notes = ["Test accuracy after the last epoch in %, mean ± standard deviation over seeds, by number of labels."]
+    return Table(f"Accuracy: {experiment.title}", columns, rows, notes)
+
+
+def cost_table(verdict: Verdict) -> Table:
+    """Seconds, in the order of the methods."""
+    experiment, table = verdict.experiment, verdict.costs
+    columns = ["method", "n", "infer", "select", "selection", "training", "Cost", "× random"]
+    shared = bool(table["shared_n"].sum())
+    if shared:
+        columns += ["n together", "selection, shared", "training, shared", "× random, shared"]
+    rows = []
+    for name, row in table.iterrows():
+        cells = [seconds(row[key]) for key in ("infer", "select", "selection", "train")]
+        cells += [spread(row["cost"], row["cost_sd"]), number(row["ratio"], ".2f")]
+        if shared:
+            cells.append(f"{int(row['shared_n'])}" + (f" ({int(row['at_once'])} at once)" if row["shared_n"] else ""))
+            cells += [seconds(row[f"shared_{key}"]) for key in ("selection", "train")]
+            cells.append(number(row["shared_ratio"], ".2f"))
+        rows.append([str(name), str(int(row["n"])), *cells])
+    notes = [
+        "Seconds per round, mean over all rounds of finished runs, without compilation and evaluation. Cost is that of "
+        "equation 2, and only from runs trained alone (--pack=1)"
+        + ("; what runs trained together took is shared evenly." if shared else "."),
+    ]
+    if not table["n"].sum():
+        notes.append("No finished run was trained alone, so there is no Cost: that needs runs with --pack=1.")
+    devices = sorted({_devices(source.environments) for source in experiment.sources})
+    if len(devices) > 1:
+        notes.append(f"The journals come from different devices ({'; '.join(devices)}): do not compare seconds.")
+    return Table(f"Cost: {experiment.title}", columns, rows, notes)
+
+
+def _devices(environments: Sequence[dict]) -> str:
+    told = [", ".join(dict.fromkeys(map(str, one.get("devices") or ["unknown"]))) for one in environments]
+    return ", then ".join(dict.fromkeys(told))
+
+
+def gap_table(experiment: Experiment) -> Table:
+    """Runs that are missing, failed or not finished; those of which the same is known in one row."""
+    gaps = experiment.runs[experiment.runs["state"] != COMPLETE]
+    seeds: dict[tuple[str, str, str, str], list[str]] = {}
+    for run in gaps.itertuples():
+        seeds.setdefault((str(run.state), str(run.told), str(run.method), str(run.journals)), []).append(str(run.seed))
+    methods: dict[tuple[str, str, str, str], list[str]] = {}
+    for (state, told, method, where), which in seeds.items():
+        methods.setdefault((state, ", ".join(which), told, where), []).append(method)
+    rows = [[state, which, told, ", ".join(names), where] for (state, which, told, where), names in methods.items()]
+    columns = ["state", "seeds", "what is known", "methods", "journals"]
+    title = f"Not complete: {len(gaps)} of {len(experiment.runs)} runs of {experiment.title}"
+    return Table(title, columns, rows, [], words=True)
+
+
+def overview(verdicts: Sequence[Verdict]) -> Table:
+    """API of every method on every experiment, as the paper's Table 3."""
+    experiments = [verdict.experiment for verdict in verdicts]
+    methods = list(dict.fromkeys(name for one in experiments for name in one.methods if name != one.baseline))
+    together = pd.DataFrame({place: one.table["api"] for place, one in enumerate(verdicts)}).reindex(methods)
+    rows, marks = [], {}
+    for at, method in enumerate(methods):
+        values = together.loc[method]
+        rows.append([method, *(number(value, "+.2f") for value in values)])
+        if (values > 0).all():
+            marks[at, 0] = BETTER
+        marks |= {(at, 1 + place): "best" for place, value in enumerate(values) if value == together[place].max()}
+    notes = ["Percentage points over random sampling, round 0 included. Marked methods are above it everywhere."]
+    return Table("API on all experiments", ["method", *(one.title for one in experiments)], rows, notes, marks)
+
+
+def spreadsheets(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """All numbers as CSV texts: methods, rounds, runs and penalties, with the experiment in front."""
+    titles = [one.experiment.title for one in verdicts]
+    parts = {
+        "methods": [one.table.join(one.costs.add_prefix("seconds_")) for one in verdicts],
+        "rounds": [one.experiment.rounds.set_index("method") for one in verdicts],
+        "runs": [one.experiment.runs.set_index("method") for one in verdicts],
+        "penalties": [one.penalties.rename_axis("better than") for one in verdicts],
+    }
+    return {name: pd.concat(frames, keys=titles, names=["experiment"]).to_csv() for name, frames in parts.items()}
+
+
+def number(value: object, form: str) -> str:
+    """A number as text, or a dash."""
+    if not isinstance(value, int | float) or pd.isna(value):
+        return NOTHING
+    return f"{round(value, 12) + 0.0:{form}}".replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """Seconds, with more digits where they are few."""
+    return number(value, ".2f" if value >= 0.1 else ".4f")
+
+
+def spread(mean: object, deviation: object, form: str = ".2f") -> str:
+    """Mean ± standard deviation; the mean alone where one seed has none."""
+    told = number(mean, form)
+    return told if told == NOTHING or pd.isna(deviation) else f"{told} ± {deviation:.2f}"
+
+
+def saved(row: pd.Series) -> str:
+    """Labels saved, with their share."""
+    if pd.isna(row["labels_saved"]):
+        return NOTHING
+    count, share = round(row["labels_saved"]), round(row["labels_saved_share"])  # as integers: there is no -0
+    return f"{count:+,} ({share:+} %)".replace("-", "−")
+
+
+def p_value(corrected: object, plain: object) -> str:
+    """A corrected p-value, and the plain one in brackets."""
+    told = ["<0.001" if text == "0.000" else text for text in (number(corrected, ".3f"), number(plain, ".3f"))]
+    return "n/a" if told[0] == NOTHING else f"{told[0]} ({told[1]})"
+
+
+def _optional(column: pd.Series) -> list[float | None]:
+    return [None if pd.isna(value) else float(value) for value in column]

@@ -1,0 +1,322 @@
+"""Which journals are compared, which runs are missing, and what the tables and the page say of them."""
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxdal import comparison, figures, page, report, verdicts
+from jaxdal.comparison import read
+from jaxdal.errors import InputError
+from tests.journals import SECONDS, write
+
+RANDOM = {0: [0.5, 0.6, 0.7, 0.8], 1: [0.52, 0.61, 0.72, 0.81], 2: [0.51, 0.62, 0.71, 0.82]}
+BETTER = {seed: [shares[0], *(share + 0.04 + 0.001 * seed for share in shares[1:])] for seed, shares in RANDOM.items()}
+
+
+def states(experiment: comparison.Experiment) -> dict[tuple[str, int], str]:
+    return {(run.method, run.seed): run.state for run in experiment.runs.itertuples()}
+
+
+def judged(folder: Path) -> list[verdicts.Verdict]:
+    return [verdicts.judge(one) for one in read([folder]).experiments]
+
+
+def test_api_from_files_is_the_one_of_hand(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge", lines={"per_class_accuracy": [0.25, 0.75, None]})
+    (verdict,) = judged(tmp_path)
+    row = verdict.table.loc["badge"]
+    assert row["api"] == pytest.approx(3 * (4 + 0.1) / 4)
+    assert row["api_without_round_0"] == pytest.approx(4.1)
+    assert row["api_sd"] == pytest.approx(3 / 4 * 0.1)
+    assert (row["n"], row["pairs"], row["verdict"]) == (3, 3, "better")
+    assert pd.isna(row["api_best"])  # nothing was evaluated in between
+    assert pd.isna(row["api_balanced"])  # random's journal does not have it
+    assert row["final_balanced"] == pytest.approx(50)
+    assert verdict.experiment.methods == ["random", "badge"]
+    assert verdict.ranks.ranks.to_dict() == {"badge": 1.0, "random": 2.0}
+    assert verdict.penalties.loc["badge", "random"] == 0.75
+
+
+def test_best_and_balanced_accuracy_have_their_own_api(tmp_path: Path) -> None:
+    told = {"accuracy_best": 0.9, "per_class_accuracy": [0.5, 0.7]}
+    write(tmp_path / "r", RANDOM, lines=told)
+    write(tmp_path / "b", BETTER, strategy="badge", lines={"accuracy_best": 0.95, "per_class_accuracy": [0.5, 0.8]})
+    (verdict,) = judged(tmp_path)
+    assert verdict.table.loc["badge", "api_best"] == pytest.approx(5)
+    assert verdict.table.loc["badge", "api_balanced"] == pytest.approx(5)
+
+
+def test_seeds_of_several_journals_are_merged(tmp_path: Path) -> None:
+    write(tmp_path / "a", {0: RANDOM[0]})
+    write(tmp_path / "deep" / "er" / "b", {2: RANDOM[2], 1: RANDOM[1]}, pack=5, eval_every=1)
+    (one,) = read([tmp_path]).experiments
+    assert states(one) == {("random", seed): "complete" for seed in range(3)}
+    assert one.curves("random").to_numpy().tolist() == [RANDOM[seed] for seed in range(3)]
+
+
+def test_missing_partial_and_diverged_runs_are_kept_in_sight(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "p", {seed: shares[:2] for seed, shares in RANDOM.items()}, strategy="margin")
+    write(tmp_path / "d", {0: BETTER[0], 1: [0.5, None], 2: BETTER[2]}, strategy="badge")
+    write(tmp_path / "m", {0: BETTER[0]}, strategy="entropy")
+    (tmp_path / "e").mkdir()
+    header = (tmp_path / "r" / "journal.jsonl").read_bytes().split(b"\n")[0].replace(b'"random"', b'"coreset"')
+    (tmp_path / "e" / "journal.jsonl").write_bytes(header + b"\n")
+    (verdict,) = judged(tmp_path)
+    one = verdict.experiment
+    found = states(one)
+    assert [found["margin", seed] for seed in range(3)] == ["partial"] * 3
+    assert [found["badge", seed] for seed in range(3)] == ["complete", "diverged", "complete"]
+    assert [found["entropy", seed] for seed in range(3)] == ["complete", "missing", "missing"]
+    assert [found["coreset", seed] for seed in range(3)] == ["partial"] * 3
+    table = verdict.table
+    assert table.loc["badge", "n"] == 2
+    assert table.loc["badge", "verdict"] in ("better", "not told apart")
+    assert table.loc["margin", "verdict"] == "n/a, no finished pair"
+    assert table.loc["entropy", "verdict"] == "n/a, 1 seed"
+    assert sorted(verdict.ranks.left_out) == ["badge", "coreset", "entropy", "margin"]
+    cells = {row[3]: row for row in verdicts.gap_table(one).rows}
+    assert cells["badge"][:3] == ["diverged", "1", "the loss was not finite in round 1 at step 7"]
+    assert cells["margin"][:3] == ["partial", "0, 1, 2", "2 of 4 rounds: still running, or stopped"]
+    assert cells["entropy"][:2] == ["missing", "1, 2"]
+    accuracy = {row[0]: row for row in verdicts.accuracy_table(one).rows}
+    assert accuracy["margin"][1].endswith("(n=3)")
+    assert accuracy["margin"][3] == "–"
+    rows = [row[0] for row in verdicts.verdict_table(verdict).rows]
+    assert sorted(rows) == sorted(one.methods)
+
+
+def test_copies_that_agree_are_one_run(tmp_path: Path) -> None:
+    write(tmp_path / "a", {0: RANDOM[0][:2]})
+    write(tmp_path / "b", {0: RANDOM[0]})
+    (one,) = read([tmp_path, tmp_path / "b", tmp_path]).experiments
+    assert states(one) == {("random", 0): "complete"}
+    assert len(one.rounds) == 4
+    assert one.runs.loc[0, "told"] == "2 journals agree"
+
+
+def test_copies_that_disagree_are_in_no_number(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "a", BETTER, strategy="badge")
+    other = [*BETTER[1][:2], BETTER[1][2] + 0.01, BETTER[1][3]]
+    write(tmp_path / "b", {1: other}, strategy="badge")
+    (verdict,) = judged(tmp_path)
+    one = verdict.experiment
+    assert states(one)["badge", 1] == "in conflict"
+    assert one.finished("badge") == [0, 2]
+    (row,) = verdicts.gap_table(one).rows
+    assert row[2] == "accounts disagree from round 2 on: in no number below"
+    assert row[4] == f"{tmp_path / 'a'}, {tmp_path / 'b'}"
+
+
+def test_foreign_and_damaged_journals_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "r", RANDOM)
+    for name, text in (("foreign", '{"level": "info"}\n'), ("empty", ""), ("later", '{"format": 2}\n')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "journal.jsonl").write_text(text)
+    found = read([tmp_path])
+    assert len(found.experiments) == 1
+    assert sorted(path.parent.name for path in found.unreadable) == ["empty", "foreign", "later"]
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.count("journal.jsonl") == 3
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert all(str(path) in text for path in found.unreadable)
+    with pytest.raises(InputError, match="does not begin"):
+        read([tmp_path / "foreign"])
+
+
+def test_what_differs_is_not_compared_and_said(tmp_path: Path) -> None:
+    write(tmp_path / "a", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge", epochs=6)
+    experiments = read([tmp_path]).experiments
+    assert [one.methods for one in experiments] == [["random"], ["badge"]]
+    assert comparison.differing([one.config for one in experiments]) == {"epochs": [5, 6]}
+    assert experiments[1].title == "digits · lenet · paper · epochs=6"
+    (_, alone) = (verdicts.judge(one) for one in experiments)
+    assert alone.table.loc["badge", "verdict"] == "n/a, no random sampling"
+    assert "No journal has random sampling" in verdicts.caveats(alone.experiment, alone.table)[0]
+
+
+def test_another_trainer_may_change_the_optimiser(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "s", BETTER, trainer="mixmatch", clamp=None, learning_rate=0.03)
+    write(tmp_path / "t", BETTER, strategy="later", trainer="later_trainer", clamp=None)
+    (one,) = read([tmp_path]).experiments
+    assert one.methods == ["random", "random + mixmatch", "later"]
+    assert one.baseline == "random"
+    assert one.config["learning_rate"] == 0.1
+    write(tmp_path / "u", BETTER, trainer="mixmatch", clamp=None, learning_rate=0.01)
+    (one,) = read([tmp_path]).experiments
+    assert one.methods == [
+        "random", "random + mixmatch (learning_rate=0.03)", "later", "random + mixmatch (learning_rate=0.01)",
+    ]  # fmt: skip
+
+
+def test_supervised_runs_with_another_optimiser_are_another_experiment(tmp_path: Path) -> None:
+    write(tmp_path / "a", RANDOM)
+    write(tmp_path / "b", BETTER, learning_rate=0.05)
+    write(tmp_path / "c", BETTER, strategy="badge", learning_rate=0.05)
+    write(tmp_path / "d", BETTER, trainer="mixmatch")  # whose experiment is it?
+    experiments = read([tmp_path]).experiments
+    assert [one.methods for one in experiments] == [["random"], ["random", "badge"], ["random + mixmatch"]]
+    assert len({one.title for one in experiments}) == 3
+    assert experiments[2].title.endswith("trainer=mixmatch · learning_rate=0.1")
+
+
+def test_rounds_come_from_the_budget_not_from_what_was_seen(tmp_path: Path) -> None:
+    """10 % to 70 % by 5 % are 13 rounds, whatever floating point makes of it: 12 rounds are not complete."""
+    shares = np.linspace(0.5, 0.8, 13).tolist()
+    write(tmp_path / "a", {0: shares, 1: shares}, n_start=20, n_query=10, n_end=140)
+    write(tmp_path / "b", {0: shares[:12], 1: shares[:12]}, strategy="badge", n_start=20, n_query=10, n_end=140)
+    (one,) = read([tmp_path]).experiments
+    assert one.labels == list(range(20, 141, 10))
+    assert set(states(one).values()) == {"complete", "partial"}
+    assert one.runs["told"].to_list()[2] == "12 of 13 rounds: still running, or stopped"
+
+
+def test_cost_is_of_runs_alone_and_relative_to_random(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge", lines={"seconds": SECONDS | {"train": 8.0, "compile": 99.0}})
+    write(tmp_path / "p", BETTER, strategy="margin", lines={"runs_at_once": 3})
+    (verdict,) = judged(tmp_path)
+    table = verdict.costs
+    assert table.loc["random", ["selection", "train", "cost", "ratio"]].to_list() == pytest.approx([1.5, 4, 5.5, 1])
+    assert table.loc["badge", ["cost", "ratio"]].to_list() == pytest.approx([9.5, 9.5 / 5.5])
+    assert pd.isna(table.loc["margin", "cost"])
+    assert table.loc["margin", "shared_cost"] == pytest.approx(5.5 / 3)
+    cells = {row[0]: row for row in verdicts.cost_table(verdict).rows}
+    assert cells["margin"][1:8] == ["0", *["–"] * 6]
+    assert cells["margin"][8] == "3 (3 at once)"
+    assert "Cost" in verdicts.cost_table(verdict).columns
+
+
+def test_seconds_of_different_devices_are_not_compared(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge", environment={"devices": ["H100", "H100"]})
+    (verdict,) = judged(tmp_path)
+    assert any("different devices (H100; cpu)" in note for note in verdicts.cost_table(verdict).notes)
+    assert "2 × H100" in page.render(read([tmp_path]), [verdict], "x")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_small_samples_are_said_to_be_small(seeds: int, tmp_path: Path) -> None:
+    write(tmp_path / "r", {seed: RANDOM[seed] for seed in range(seeds)})
+    write(tmp_path / "b", {seed: BETTER[seed] for seed in range(seeds)}, strategy="badge")
+    (verdict,) = judged(tmp_path)
+    notes = " ".join(verdicts.verdict_table(verdict).notes)
+    if seeds == 1:
+        assert verdict.table.loc["badge", "verdict"] == "n/a, 1 seed"
+        assert verdicts.verdict_table(verdict).rows[0][4:6] == ["n/a", "n/a"]
+        assert "need two seeds" in notes
+    else:
+        assert "the power is low" in notes
+        assert "cannot give a p below 0.25" in notes
+
+
+class Links(HTMLParser):
+    """What a page would load, and whether every element is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what it loads."""
+        self.loaded += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "action")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the innermost element."""
+        assert self.open.pop() == tag
+
+
+def test_command_writes_a_page_that_needs_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in" / "r", RANDOM, dataset="npz:<script>alert(1)</script>")
+    write(tmp_path / "in" / "b", BETTER, dataset="npz:<script>alert(1)</script>", strategy="badge")
+    write(tmp_path / "in" / "c", {0: RANDOM[0], 1: [None]}, strategy="coreset")
+    assert report.main([str(tmp_path / "in" / "r"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "badge" in told
+    assert "+3.08" in told
+    assert "diverged" in told
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"report{end}" for end in (".html", "_methods.csv", "_rounds.csv", "_runs.csv", "_penalties.csv")}
+    text = (tmp_path / "out" / "report.html").read_text()
+    links = Links()
+    links.feed(text)
+    assert links.open == []
+    assert links.loaded
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in links.loaded)
+    assert "<script>alert" not in text
+    assert not re.search(r"@import|url\(", text)
+    assert text.index("What was run") < text.index("Not complete") < text.index("Verdicts")
+    frame = pd.read_csv(tmp_path / "out" / "report_methods.csv", index_col=[0, 1])
+    assert frame.xs("badge", level=1)["api"].iloc[0] == pytest.approx(3.075)
+    rounds = pd.read_csv(tmp_path / "out" / "report_rounds.csv")
+    assert len(rounds) == 4 * 6 + 4
+    assert len(pd.read_csv(tmp_path / "out" / "report_runs.csv")) == 8
+
+
+def test_page_of_runs_that_never_finished_a_round(tmp_path: Path) -> None:
+    write(tmp_path / "r", {0: [None], 1: [None]})
+    (verdict,) = judged(tmp_path)
+    text = page.render(read([tmp_path]), [verdict], "x")
+    assert "Not complete: 2 of 2 runs" in text
+
+
+def test_page_is_the_same_for_the_same_input(tmp_path: Path) -> None:
+    write(tmp_path / "r", {0: RANDOM[0]})
+    pages: list[Any] = [page.render(read([tmp_path]), judged(tmp_path), "x") for _ in range(2)]
+    assert pages[0] == pages[1]
+    assert "Nothing is missing: all 1 runs are complete" in pages[0]
+
+
+class Terminal(io.StringIO):
+    """A file that takes itself for a terminal."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+@pytest.mark.parametrize("columns", [60, 80, 250])
+def test_narrow_terminals_get_whole_cells_of_fewer_columns(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge")
+    (verdict,) = judged(tmp_path)
+    for table in (verdicts.verdict_table(verdict), verdicts.cost_table(verdict)):
+        file = Terminal()
+        report._print_cells(table, file)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+        assert "…" not in text
+        told = re.findall(r"in report.html: ([^.]*)", " ".join(text.split()))
+        left_out = told[0].split(", ") if told else []
+        shown = len(table.columns) - len(left_out)
+        assert table.columns[shown:] == left_out
+        assert all(cell in text for row in table.rows for cell in row[:shown])
+        assert shown >= 4
+        assert bool(left_out) == (columns < 80 or (columns == 80 and "API" in table.columns))
+
+
+def test_panels_give_an_outlier_a_scale_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    for number, name in enumerate(["badge", "margin", "entropy", "coreset"]):
+        worse = {seed: [share - 0.4 for share in shares] for seed, shares in RANDOM.items()}
+        write(tmp_path / name, BETTER if number else worse, strategy=name)
+    (verdict,) = judged(tmp_path)
+    pictures = figures.panels(verdict.experiment, verdict.table)
+    assert {name for name, panel in pictures.items() if panel.own_scale} == {"badge"}
+    assert all(panel.svg.startswith("<svg") for panel in pictures.values())
+    assert list(pictures) == verdict.experiment.methods
