@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,17 +87,23 @@ class InsideRound:
         """Keep the state of a pack if the last one is old enough. done: steps."""
         if cost.now() - self._saved < self._every:
             return
-        leaves = {f"{place:04}": np.asarray(leaf)[: len(seeds)] for place, leaf in enumerate(jax.tree.leaves(state))}
-        tree = {
-            "round": np.asarray(round_), "seeds": np.asarray(seeds), "done": np.asarray(done), "best": best,
-            "seconds": {stage: np.asarray(value) for stage, value in seconds.items()}, "leaves": leaves,
-        }  # fmt: skip
         newest = self._path(seeds) / f"step_{done:08}"
-        save(newest, tree)
+        save(newest, _as_tree(round_, seeds, state, done, seconds, best))
         for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before
             if path != newest:
                 shutil.rmtree(path)
         self._saved = cost.now()
+
+    def publish(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
+                best: np.ndarray) -> None:  # fmt: skip
+        """Keep the state of a pack where other processes look for it, and may be about to keep the same."""
+        final = self._path(seeds) / f"step_{done:08}"
+        own = final.with_name(f"{final.name}.of_{uuid.uuid4().hex}")
+        save(own, _as_tree(round_, seeds, state, done, seconds, best))
+        try:
+            own.rename(final)
+        except OSError:  # somebody was faster
+            shutil.rmtree(own)
 
     def clear(self) -> None:
         """Forget the round that has just been journalled."""
@@ -105,3 +112,13 @@ class InsideRound:
 
     def _path(self, seeds: Sequence[int]) -> Path:
         return self._folder / f"{self._digest}_pack_of_seed_{seeds[0]}"
+
+
+def _as_tree(
+    round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float], best: np.ndarray
+) -> Tree:
+    leaves = {f"{place:04}": np.asarray(leaf)[: len(seeds)] for place, leaf in enumerate(jax.tree.leaves(state))}
+    return {
+        "round": np.asarray(round_), "seeds": np.asarray(seeds), "done": np.asarray(done), "best": best,
+        "seconds": {stage: np.asarray(value) for stage, value in seconds.items()}, "leaves": leaves,
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """Where a journal was written: versions and devices."""
 
+import hashlib
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -22,6 +23,14 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "platform": devices[0].platform,
         "devices": [device.device_kind for device in devices],
     }
+
+
+def source() -> str:
+    """Return the SHA-256 of this package's own code: of two starts with equal ones, the same code ran."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

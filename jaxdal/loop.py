@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import checkpoint, data, environment, settings, strategies
+from jaxdal import checkpoint, data, environment, settings, strategies, trainers
 from jaxdal.checkpoint import InsideRound
 from jaxdal.cost import Clock, wait
 from jaxdal.data import Oracle
@@ -79,13 +79,14 @@ def run(
         first = len(journal.groups)
         if first == budget.rounds or not journal.live:
             return Result(folder, journal.header, journal.groups)
-        introduce(images, rules, folder, quiet)
+        introduce(images, rules, chosen, folder, quiet)
         pool_x, oracle, test = data.split(images)
         lab = Lab(rules, pool_x, test, chosen, devices, blocks)
         inside = InsideRound(folder, checkpoint_seconds, rules.config())
         shared = None
         if share_round_0 is not None:
-            same = rules.training(chosen) | {"environment": environment.describe(devices)}
+            here = {"environment": environment.describe(devices), "source": environment.source()}
+            same = rules.training(chosen) | here
             shared = InsideRound(Path(share_round_0), 0.0, same)
         runs = [Run(seed, oracle, chosen.memory(rules.pool)) for seed in rules.seeds]
         recall(runs, lab, journal, folder)
@@ -111,12 +112,16 @@ def run(
         return Result(folder, journal.header, journal.groups)
 
 
-def introduce(images: Dataset, rules: settings.Settings, folder: Path, quiet: bool) -> None:
+def introduce(images: Dataset, rules: settings.Settings, strategy: Strategy, folder: Path, quiet: bool) -> None:
     """Say what own images are and what is suspicious; note which file each pool index is."""
     if not quiet and rules.dataset not in data.TABLE:
         print(settings.told(rules, images), file=sys.stderr, flush=True)
     for remark in data.remarks(images):
         print(f"{rules.dataset}: {remark}", file=sys.stderr, flush=True)
+    average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
+    if (start := average ** min(rules.steps)) > 0.05:
+        told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
+        print(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs", file=sys.stderr, flush=True)
     if images.files:
         (folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
 
@@ -206,7 +211,10 @@ def train(
             best = np.maximum(best, [accuracy(correct[lane], lab) for lane in range(len(runs))])
         inside.offer(round_, names, state, done, clock.seconds, best)
     if shared is not None and (kept is None or kept.done < done):
-        shared.offer(round_, names, state, done, clock.seconds, best)
+        try:
+            shared.publish(round_, names, state, done, clock.seconds, best)
+        except Exception as error:  # whatever Orbax stumbles over: the run itself needs nothing of it
+            progress.note(f"round 0 could not be shared: {' '.join(str(error).split())}")
     return state, best
 
 

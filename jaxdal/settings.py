@@ -176,10 +176,25 @@ def _name(strategy: str | Strategy) -> str:
     if isinstance(strategy, str):
         return strategy
     select = strategy.select
-    enclosed = inspect.getclosurevars(select).nonlocals if inspect.isfunction(select) else {}
-    plain = {name: value for name, value in enclosed.items() if isinstance(value, int | float | str | tuple | list)}
-    options = ", ".join(f"{name}={value!r}" for name, value in sorted(plain.items()))
-    return f"custom {select.__module__}.{select.__qualname__}({options})"
+    options = ", ".join(_enclosed(select))
+    asks = "".join(f", {signal.name}" for signal in strategy.needs)
+    wrap = strategy.wrap
+    plain = wrap is Strategy._field_defaults["wrap"]
+    wraps = "" if plain else f", {wrap.__qualname__}({', '.join(_enclosed(wrap))})"
+    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}"
+
+
+def _enclosed(function: Any, seen: frozenset[int] = frozenset()) -> list[str]:
+    """Plain values that a function, and the functions that it encloses, were made with: "name=value", sorted."""
+    enclosed = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+    seen |= {id(function)}
+    told: set[str] = set()
+    for name, value in enclosed.items():
+        if isinstance(value, int | float | str | tuple | list):
+            told.add(f"{name}={value!r}")
+        elif inspect.isfunction(value) and id(value) not in seen:
+            told.update(_enclosed(value, seen))
+    return sorted(told)
 
 
 def default_workdir(settings: Settings) -> Path:

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import jaxdal
-from jaxdal import settings, strategies
+from jaxdal import loop, settings, strategies
+from jaxdal.checkpoint import InsideRound
 from jaxdal.engine import Engine
 
 OPTIONS = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "seeds": [0, 3], "quiet": True}
@@ -73,3 +75,54 @@ def test_only_the_same_training_is_shared(blobs):
         ("margin", {"preset": "clean", "epochs": 3}),
     ]:
         assert training(strategy, **options) != same
+
+
+def test_strategies_that_are_values_are_told_apart_by_all_their_options(blobs):
+    def name(text: str) -> str:
+        rules = settings.resolve("arrays", blobs, strategies.build(text), n_start=20, n_query=10, n_end=30)
+        return rules.strategy
+
+    for one, other in [
+        ("learning_loss(weight=1)", "learning_loss(weight=5)"),
+        ("ssl_consistency(views=10)", "ssl_consistency(views=50)"),
+        ("ssl_diff2aug_direct(clean=True)", "ssl_diff2aug_direct(clean=False)"),
+        ("waal(weight=1)", "waal(weight=10)"),
+        ("margin", "least_confidence"),
+    ]:
+        assert name(one) == name(one)
+        assert name(one) != name(other), one
+
+
+def test_several_processes_may_share_the_same_round(tmp_path):
+    state = {"w": np.arange(3.0, dtype=np.float32)[None]}
+
+    def publish(number: int) -> None:
+        mine = InsideRound(tmp_path, 0.0, {"pool": 3})
+        mine.publish(0, [7], state, 4, {"train": float(number)}, np.zeros(1))
+
+    for number in range(3):  # one after another: what a process meets that was not the first
+        publish(number)
+    kept = InsideRound(tmp_path, 0.0, {"pool": 3}).restore(0, [7], state)
+    assert kept is not None
+    assert kept.done == 4
+    np.testing.assert_array_equal(kept.leaves[0], state["w"])
+    (folder,) = (tmp_path / "inside_round").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["step_00000004"], "those who were slower left nothing"
+
+
+def test_a_share_that_fails_does_not_end_the_run(blobs, tmp_path, capsys):
+    (tmp_path / "store").write_text("not a folder")
+    result = jaxdal.run(
+        blobs, "random", workdir=tmp_path / "run", share_round_0=tmp_path / "store", devices=jax.devices()[:1],
+        **{**OPTIONS, "n_end": 20, "trainer": "supervised", "quiet": False},
+    )  # fmt: skip
+    assert len(result.groups) == 1
+    assert "round 0 could not be shared" in capsys.readouterr().err
+
+
+def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):
+    chosen = strategies.build("random")
+    for trainer, told in [("mixmatch", True), ("mixmatch(average=0.1)", False), ("supervised", False)]:
+        rules = settings.resolve("arrays", blobs, chosen, n_start=20, n_query=10, n_end=30, epochs=9, trainer=trainer)
+        loop.introduce(blobs, rules, chosen, Path(), quiet=True)
+        assert ("of the average are first weights" in capsys.readouterr().err) == told

@@ -115,4 +115,5 @@ def _moments(x: Array, around: Array) -> tuple[Array, Array]:
     axes = (-4, -3, -2)
     distance = x - around
     offset = distance.mean(axes, keepdims=True)
-    return around + offset, jnp.square(distance).mean(axes, keepdims=True) - jnp.square(offset)
+    var = jnp.square(distance).mean(axes, keepdims=True) - jnp.square(offset)
+    return around + offset, jnp.maximum(var, 0)  # all rows alike and far from the guess: rounding is below 0
