@@ -29,7 +29,7 @@ def _kernels(params: Tree) -> Tree:
 
 def learning_rate(recipe: Recipe, epoch: Array) -> Array:
     """Return the rate of an epoch (counted from 0). epoch: i32[] -> f32[]."""
-    passed = sum((epoch >= round(share * recipe.epochs)).astype(jnp.int32) for share in recipe.milestones)
+    passed = sum((epoch >= max(round(share * recipe.epochs), 1)).astype(jnp.int32) for share in recipe.milestones)
     rates = recipe.learning_rate * 0.1 ** np.arange(len(recipe.milestones) + 1)
     return jnp.asarray(rates, jnp.float32)[passed]
 

@@ -237,6 +237,8 @@ def test_an_expert_that_trains_in_its_own_way_is_refused(monkeypatch):
     monkeypatch.setitem(strategies.STRATEGIES, "own", lambda: own)
     with pytest.raises(InputError, match="albl can not ask 'own', which trains"):
         albl(experts=("own", "margin"))
+    with pytest.raises(InputError, match="albl can not ask 'ssl_consistency', which is made for --trainer=mixmatch"):
+        albl(experts=("ssl_consistency", "margin"))
 
 
 def test_options_can_be_given_as_text_and_name_the_experiment():

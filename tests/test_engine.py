@@ -17,6 +17,8 @@ def test_learning_rate_falls_to_a_tenth_at_each_milestone():
     epochs = jnp.asarray([0, 79, 80, 119, 120, 149])
     rates = [float(engine.learning_rate(recipe, epoch)) for epoch in epochs]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    one_epoch = recipe._replace(epochs=1)
+    assert float(engine.learning_rate(one_epoch, jnp.int32(0))) == pytest.approx(0.1), "no milestone before the start"
 
 
 @pytest.mark.parametrize("clamp", [None, 0.1])

@@ -266,6 +266,15 @@ def test_images_of_the_game_are_clean_unless_told(augment):
     assert set(asked) == {"augment" if augment else "normalise"}
 
 
+def test_a_step_that_is_not_finite_is_left_out():
+    *_, state = players()
+    x, noise = some_images()
+    x[0] = np.inf
+    after, loss = stepper("balanced")(state, x, noise)
+    assert not np.isfinite(loss)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
 def test_a_game_that_diverged_leaves_valid_picks():
     images, _, known = planted()
     vae, critic = make_vae(images.shape[1:], 2, (4,)), make_critic(2, (3,))

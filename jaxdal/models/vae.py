@@ -179,7 +179,7 @@ def vae(image_shape: tuple[int, int, int], latent: int | None = None, widths: Se
 
     Convolutional: Sinha et al. (2019), widths 128-256-512-1024 and 32 latent numbers. Linear: 512-256 and 2, as the
     published code has it for MNIST, but for the sigmoid at its end, which no normalised image fits in; images of fewer
-    pixels get layers at most twice as wide as they have pixels, but 32.
+    pixels get layers at most twice as wide as they have pixels, but at least 32.
     """
     height, width, channels = image_shape
     convolves = channels > 1 and min(height, width) >= 16

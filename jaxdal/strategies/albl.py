@@ -98,6 +98,7 @@ def albl(
     - IW-ACC there divides by the number of examples, among which one is drawn; here by the number of experts. Without
       it the clipped reward would be 1 for whoever is right half of the time.
     - With whole batches as arms, IW-ACC is no unbiased estimate of accuracy any more: easy batches are paid best.
+    - p_min is 1 / (10 A), as in the comparison, where it is sqrt(ln A / (A T)); and no expert draws at random.
     - Weights are kept as logarithms, which neither overflow nor vanish: only their ratios count.
     """
     from jaxdal.strategies import build  # the table that this is in
@@ -116,6 +117,8 @@ def albl(
             raise InputError(f"albl can not ask {text!r}, which has a memory: it would not see what others bought")
         if member.wrap is not Strategy._field_defaults["wrap"]:
             raise InputError(f"albl can not ask {text!r}, which trains the network in a way of its own")
+        if member.trainer != Strategy._field_defaults["trainer"]:
+            raise InputError(f"albl can not ask {text!r}, which is made for --trainer={member.trainer}")
     needs = {signal.name: signal for member in members.values() for signal in (signals.probs, *member.needs)}
     names = tuple(needs)  # the only thing that `select` encloses besides options: they name it in the journal
 

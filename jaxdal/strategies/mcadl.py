@@ -194,6 +194,8 @@ def mcadl(mode: str = "paper-intent") -> Strategy:
     - where nobody is labelled with s, density and similarity are 1 (there: an error); a black image is at cosine 0;
     - of classes with as many votes the first is s; a class that no answer was marked for counts as the average;
     - before the first query all accuracies were 0.
+    The network answers for the labelled images in a loop, which is slow for convolutional networks on a CPU
+    (jax-ml/jax#12868), except for lenet.
     """
     if mode not in MODES:
         raise InputError(f"mode={mode!r} of mcadl is neither {' nor '.join(map(repr, MODES))}")

@@ -97,7 +97,8 @@ def vae_step(options: Options, vae: Vae, critic: Critic, state: State, x: Array,
         return error + options.beta * kl + options.adversary * seen, batch_stats
 
     (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.vae.params)
-    return state._replace(vae=descend(state.vae, gradients, options.learning_rate), batch_stats=batch_stats), loss
+    after = state._replace(vae=descend(state.vae, gradients, options.learning_rate), batch_stats=batch_stats)
+    return unless_broken(state, after, loss), loss
 
 
 def critic_step(options: Options, vae: Vae, critic: Critic, state: State, x: Array) -> tuple[State, Array]:
@@ -110,7 +111,13 @@ def critic_step(options: Options, vae: Vae, critic: Critic, state: State, x: Arr
         return called_labelled(logits[: len(x) // 2]) + called_unlabelled(logits[len(x) // 2 :])
 
     loss, gradients = jax.value_and_grad(loss_of)(state.critic.params)
-    return state._replace(critic=descend(state.critic, gradients, options.learning_rate)), loss
+    after = state._replace(critic=descend(state.critic, gradients, options.learning_rate))
+    return unless_broken(state, after, loss), loss
+
+
+def unless_broken(before: State, after: State, loss: Array) -> State:
+    """Leave a step out whose loss is not finite, as the comparison does: weights that are NaN would rank nothing."""
+    return jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(loss), new, old), after, before)
 
 
 def start(vae: Vae, critic: Critic, key: Array) -> State:
