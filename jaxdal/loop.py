@@ -48,7 +48,8 @@ def run(
     dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *, workdir: str | Path | None = None,
     data_dir: str | None = None, image_size: int | None = None, test_share: str | None = None,
     skip_broken: bool = False, save_weights: bool = False, checkpoint_seconds: float = 300.0,
-    share_round_0: str | Path | None = None, pool_bytes: int | None = None,
+    share_round_0: str | Path | None = None, pool_bytes: int | None = None, pool_share: str | None = None,
+    pool_seed: int = 0,
     devices: Sequence[jax.Device] | None = None, quiet: bool = False, **options: Any,
 ) -> Result:  # fmt: skip
     """Run, or continue, an experiment. `options` are those of `settings.resolve`: the flags of the command.
@@ -56,6 +57,7 @@ def run(
     image_size, test_share, skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options).
     share_round_0: a folder where strategies find the round 0 that another one with the same training has trained.
     pool_bytes: of a device, for training images (default: half of its memory); larger pools stream from the host.
+    pool_share, pool_seed: use a random share of the training images, "40%" (data.share_of_pool); budgets are of it.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
@@ -68,13 +70,15 @@ def run(
     if isinstance(dataset, Dataset):
         data.check_options("arrays", reading)
     images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
+    images = images if pool_share is None else data.share_of_pool(images, pool_share, pool_seed)
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options)
     blocks = blocks_for(rules, chosen, images.train_x.shape[1:], devices, pool_bytes)
     folder = settings.default_workdir(rules) if workdir is None else Path(workdir)
     budget = rules.budget
 
-    notes = {"class_names": images.class_names} if images.class_names else {}
+    notes: Line = {"class_names": images.class_names} if images.class_names else {}
+    notes |= {} if pool_share is None else {"pool_share": pool_share, "pool_seed": pool_seed}
     with Journal.start(folder, rules.config(), environment.describe(devices), notes) as journal:
         first = len(journal.groups)
         if first == budget.rounds or not journal.live:

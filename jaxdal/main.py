@@ -34,6 +34,8 @@ flags.DEFINE_integer("eval_every", 0, "Epochs between evaluations on the test se
 flags.DEFINE_string("precision", "auto", "Of convolutions: f32, bf16, or auto (bf16 for ResNets on accelerators).")
 flags.DEFINE_integer("pack", 0, "Most runs trained at once on a device; 0: chosen by model.")
 flags.DEFINE_integer("pool_bytes", None, "Of a device, for training images (default: half of it); larger pools stream.")
+flags.DEFINE_string("pool_share", None, "Use a random share of the training images, such as 40%; budgets are of it.")
+flags.DEFINE_integer("pool_seed", 0, "Which share that is; smaller shares of one seed are parts of larger ones.")
 flags.DEFINE_bool("save_weights", False, "Keep the trained networks of every round.")
 flags.DEFINE_float("checkpoint_seconds", 300.0, "Seconds between checkpoints inside a long round.")
 flags.DEFINE_string("share_round_0", None, "A folder where strategies with the same training share their first round.")
@@ -89,7 +91,8 @@ def main(argv: Sequence[str]) -> int:
             FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
             image_size=FLAGS.image_size, test_share=FLAGS.test_share, skip_broken=FLAGS.skip_broken,
             save_weights=FLAGS.save_weights, share_round_0=FLAGS.share_round_0,
-            checkpoint_seconds=FLAGS.checkpoint_seconds, pool_bytes=FLAGS.pool_bytes, trainer=FLAGS.trainer,
+            checkpoint_seconds=FLAGS.checkpoint_seconds, pool_bytes=FLAGS.pool_bytes,
+            pool_share=FLAGS.pool_share, pool_seed=FLAGS.pool_seed, trainer=FLAGS.trainer,
             model=FLAGS.model, preset=FLAGS.preset, seeds=seeds, n_start=FLAGS.n_start, n_query=FLAGS.n_query,
             n_end=FLAGS.n_end, epochs=FLAGS.epochs, batch=FLAGS.batch, learning_rate=FLAGS.learning_rate,
             eval_every=FLAGS.eval_every, precision=FLAGS.precision, pack=FLAGS.pack,
