@@ -87,7 +87,7 @@ def read(folders: Sequence[Path]) -> Comparison:
         except InputError as error:
             unreadable[path] = str(error)
         else:
-            sources.append(Source(path.parent, header["config"], groups, [header["environment"], *_moves(path)]))
+            sources.append(Source(path.parent, header["config"], groups, [header["environment"], *moves(path)]))
     if not sources:
         raise InputError(" ".join(unreadable.values()))
     return Comparison(experiments(sources), unreadable)
@@ -261,7 +261,7 @@ def _titles(configs: list[Line]) -> list[str]:
     return told
 
 
-def _moves(path: Path) -> Iterable[Line]:
+def moves(path: Path) -> Iterable[Line]:
     """Where else a journal was continued."""
     for text in path.read_bytes().split(b"\n"):
         if text.startswith(b'{"environment":'):

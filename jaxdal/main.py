@@ -60,7 +60,7 @@ def _numbers(flag: str) -> list[float] | None:
         raise InputError(f"--{flag}={','.join(texts)} are not numbers") from None
 
 
-def _cache_programs() -> None:
+def cache_programs() -> None:
     """Keep compiled programs between starts, unless JAX was already told where."""
     import jax
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         except ValueError:
             raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
-        _cache_programs()
+        cache_programs()
         result = run(
             FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
             image_size=FLAGS.image_size, test_share=FLAGS.test_share, skip_broken=FLAGS.skip_broken,

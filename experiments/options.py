@@ -1,0 +1,95 @@
+"""The flags that all tables and figures have in common."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.plans import PLANS, SCALES, SIZES, Options, Run
+from jaxdal import strategies
+from jaxdal.errors import InputError
+from jaxdal.settings import PRESETS
+
+LAUNCHERS = ("local", "slurm", "ray")
+
+
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser of the common flags."""
+    made = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("--datasets", type=datasets, help="commas between them (default: those of the paper)")
+    add("--strategies", type=names, help="names, perhaps with options, and commas between them (default: the paper's)")
+    add("--seeds", type=seeds, help="commas between them, or 0-4 (default: the scale's)")
+    add("--scale", choices=SCALES, default="full", help="experiments/plans.py says what they are")
+    add("--preset", choices=PRESETS, default="paper")
+    add("--best", action="store_true", help="also the best accuracy of all test epochs, as published; evaluates much")
+    add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
+    add("--results", type=Path, default=Path("runs/paper"), help="where journals and reports are")
+    add("--data_dir", help="where the data sets are, as of jaxdal.main")
+    add("--launcher", choices=LAUNCHERS, default="local", help="where runs go")
+    add("--together", type=int, default=0, help="most methods that are trained as one program (default: no limit)")
+    add("--only", type=lambda text: text.split(","), help="keys of groups, as --list of experiments.runs prints them")
+    return made
+
+
+def options(given: argparse.Namespace) -> Options:
+    """What a plan may know."""
+    return Options(*(getattr(given, name) for name in Options._fields))
+
+
+def planned(given: argparse.Namespace, which: Sequence[str]) -> list[Run]:
+    """The runs of some tables and figures, each once."""
+    return list(dict.fromkeys(run for name in which for run in PLANS[name](options(given))))
+
+
+def told(given: argparse.Namespace) -> list[str]:
+    """The common flags as text, but those that choose where and which part of the plan."""
+    flags = []
+    for name in ("datasets", "strategies", "seeds"):
+        value = getattr(given, name)
+        flags += [f"--{name}={','.join(map(str, value))}"] if value is not None else []
+    flags += [f"--{name}={getattr(given, name)}" for name in ("scale", "preset", "pack", "results", "together")]
+    flags += ["--best"] if given.best else []
+    return [*flags, *([f"--data_dir={given.data_dir}"] if given.data_dir else [])]
+
+
+def datasets(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    found = tuple(dict.fromkeys(text.split(",")))
+    for name in found:
+        if name not in SIZES:
+            raise argparse.ArgumentTypeError(f"unknown data set {name!r}: there are {', '.join(SIZES)}")
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Strategies; commas within brackets belong to options."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        found = [*found, ""] if letter == "," and not depth else [*found[:-1], found[-1] + letter]
+    try:
+        for name in found:
+            strategies.build(name)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return tuple(dict.fromkeys(found))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Numbers and ranges, both ends included."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def plans(text: str) -> list[str]:
+    """Names of tables and figures; "all" are all."""
+    found = list(PLANS) if text == "all" else text.split(",")
+    for name in found:
+        if name not in PLANS:
+            raise argparse.ArgumentTypeError(f"unknown plan {name!r}: there are {', '.join(PLANS)}")
+    return found

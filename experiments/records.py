@@ -1,0 +1,147 @@
+"""What journals below a folder know about planned runs: which are complete, and their lines."""
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments.plans import SIZES, Run
+from jaxdal import comparison, data, journal, settings
+from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL, Experiment, Source
+from jaxdal.errors import InputError
+from jaxdal.journal import Line
+from jaxdal.metrics import balanced
+from jaxdal.settings import Settings
+
+# What may differ between a planned run and the journal that has it: where and how it was computed, not what.
+ELSEWHERE = ("seeds", "pack", "precision", "eval_every", "fingerprint")
+
+
+def resolved(run: Run) -> Settings:
+    """The settings of a run, without its images: their fingerprint is none."""
+    size, info = SIZES[run.dataset], data.TABLE[run.dataset]
+    one, labels = np.zeros((1, *size.image), np.uint8), np.zeros(run.pool, np.int32)
+    images = data.from_arrays(one, labels[:1], one, labels[:1], num_classes=info.num_classes, mirror=info.mirror)
+    images = images._replace(train_y=labels, test_y=np.zeros(size.test, np.int32))
+    return settings.resolve(
+        run.dataset, images, run.strategy, trainer=run.trainer, preset=run.preset, seeds=[run.seed],
+        n_start=run.n_start, n_query=run.n_query, n_end=run.n_end, epochs=run.epochs, eval_every=run.eval_every,
+        pack=run.pack,
+    )  # fmt: skip
+
+
+def expected(run: Run) -> str:
+    """Text by which the journals of a run are known, those of its other seeds too, unless each has its own pool."""
+    return _expected(run._replace(seed=run.seed if run.pool_share else 0, save_weights=False))
+
+
+@functools.cache
+def _expected(run: Run) -> str:
+    return _identity(resolved(run).config(), run.pool_share, run.seed)
+
+
+def _identity(config: Line, pool_share: str | None, pool_seed: int | None) -> str:
+    """Text that is the same for the same experiment, wherever it is computed."""
+    rest = {key: value for key, value in config.items() if key not in ELSEWHERE}
+    share = [pool_share, pool_seed if pool_share else None]
+    return json.dumps([rest, share], sort_keys=True, default=list)
+
+
+class Record(NamedTuple):
+    """A journal."""
+
+    folder: Path
+    header: Line
+    groups: list[journal.Group]
+
+    @property
+    def seeds(self) -> list[int]:
+        """All that it has."""
+        return self.header["config"]["seeds"]
+
+    def lines(self, seed: int) -> list[Line]:
+        """The rounds of a seed, a diverged one included."""
+        return [line for group in self.groups for line in group if line["seed"] == seed]
+
+
+class Records:
+    """All journals below a folder, read once; those of `alone` are a world of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.unreadable: dict[Path, str] = {}
+        self._of: dict[tuple[bool, str], list[Record]] = {}
+        for path in sorted(self.folder.rglob(journal.NAME)):
+            try:
+                header, groups = journal.read(path.parent)
+            except InputError as error:
+                self.unreadable[path.parent] = str(error)
+                continue
+            identity = _identity(header["config"], header.get("pool_share"), header.get("pool_seed"))
+            record = Record(path.parent, header, groups)
+            alone = path.is_relative_to(self.folder / "alone")
+            self._of.setdefault((alone, identity), []).append(record)
+
+    def of(self, run: Run) -> Record | None:
+        """The journal that has got furthest with a run, or None."""
+        found = [
+            record
+            for record in self._of.get((run.pack == 1, expected(run)), [])
+            if run.seed in record.seeds and record.header["config"].get("eval_every", 0) in (run.eval_every, 1)
+        ]
+        return max(found, key=lambda record: len(record.lines(run.seed)), default=None)
+
+    def state(self, run: Run) -> tuple[str, str]:
+        """COMPLETE, PARTIAL, DIVERGED or MISSING, and what a reader must know of it."""
+        record = self.of(run)
+        if record is None:
+            return MISSING, "no journal"
+        lines = record.lines(run.seed)
+        if lines and "diverged" in lines[-1]:
+            return DIVERGED, f"the loss was not finite in round {lines[-1]['round']}"
+        rounds = run.budget.rounds
+        return (PARTIAL, f"{len(lines)} of {rounds} rounds") if len(lines) < rounds else (COMPLETE, "")
+
+    def sources(self, runs: Iterable[Run]) -> list[Source]:
+        """The journals of some runs, with the seeds of these runs only."""
+        wanted: dict[Path, tuple[Record, list[int]]] = {}
+        for run in runs:
+            if record := self.of(run):
+                wanted.setdefault(record.folder, (record, []))[1].append(run.seed)
+        told = []
+        for record, seeds in wanted.values():
+            groups = [[line for line in group if line["seed"] in seeds] for group in record.groups]
+            kept = [seed for seed in record.seeds if seed in seeds]
+            moves = [record.header["environment"], *comparison.moves(record.folder / journal.NAME)]
+            told.append(Source(record.folder, record.header["config"] | {"seeds": kept}, groups, moves))
+        return told
+
+    def experiment(self, runs: Sequence[Run]) -> tuple[Experiment | None, list[str]]:
+        """The journals of some runs that can be compared, those with random sampling first; and what is left out."""
+        sources = self.sources(runs)
+        if not sources:
+            return None, []
+        found = sorted(
+            comparison.experiments(sources), key=lambda one: (one.baseline is None, -len(one.runs), one.title)
+        )
+        others = [name for one in found[1:] for name in one.methods]
+        told = [f"Not comparable with the others ({found[1].title}): {', '.join(others)}."] if others else []
+        return found[0], told
+
+    def frame(self, runs: Sequence[Run]) -> pd.DataFrame:
+        """A row per run and finished round: all of Run, and round, labelled, accuracy, accuracy_best..."""
+        rows: list[dict[str, Any]] = []
+        for run in runs:
+            record = self.of(run)
+            lines = record.lines(run.seed) if record else []
+            for line in lines:
+                if "diverged" not in line:
+                    keys = ("round", "labelled", "accuracy", "accuracy_best")
+                    told = {key: line.get(key) for key in keys} | {"accuracy_balanced": balanced(line)}
+                    rows.append(run._asdict() | told | {"folder": str(record.folder if record else "")})
+        columns = [*Run._fields, "round", "labelled", "accuracy", "accuracy_best", "accuracy_balanced", "folder"]
+        return pd.DataFrame(rows, columns=columns)

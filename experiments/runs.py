@@ -1,0 +1,261 @@
+"""Works off what tables and figures need: skips what is complete, continues what is not, packs what is alike.
+
+    python -m experiments.runs --list --plan=table3,fig4 --datasets=mnist     # what there is, and what is missing
+    python -m experiments.runs --plan=table3 --datasets=mnist --data_dir=DIR  # do it; stop and repeat at will
+    python -m experiments.runs --plan=table3 --launcher=slurm                 # the same, a job for each group
+
+What is complete is read from the journals below --results. A seed that a journal has is continued there, with all the
+seeds of that journal; the other seeds of a method make one new journal, so that later seeds are added and nothing is
+replaced. A group is what can be trained as one program: methods on one data set with one budget, way of training and
+set of seeds. One that fails does not end the others; it is reported at the end, and the exit code is 1.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jaxdal
+from experiments import options as flags
+from experiments.plans import Run
+from experiments.records import Record, Records, expected
+from jaxdal import strategies, trainers
+from jaxdal.comparison import COMPLETE, DIVERGED, MISSING
+
+DONE = (COMPLETE, DIVERGED)
+Results = list[jaxdal.Result]
+
+
+class Member(NamedTuple):
+    """One journal, that is there or is to be made."""
+
+    run: Run  # of the first seed
+    seeds: tuple[int, ...]  # all of the journal
+    record: Record | None
+    states: tuple[str, ...]  # of the planned seeds
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do."""
+        return all(state in DONE for state in self.states)
+
+
+class Group(NamedTuple):
+    """What is trained together."""
+
+    key: str  # of the same plan the same, whatever is done already
+    members: list[Member]
+    settings: tuple[str, int, int]  # precision, pack, eval_every
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        one, budget = self.members[0], self.members[0].run.budget
+        share = f" of {one.run.pool_share} of the pool" if one.run.pool_share else ""
+        seeds = ",".join(map(str, one.seeds))
+        return f"{one.run.dataset} {budget.n_start}+{budget.n_query}..{budget.n_end}{share}, seeds {seeds}"
+
+    @property
+    def state(self) -> str:
+        """Done, partly done or missing."""
+        states = [state for member in self.members for state in member.states]
+        if all(state in DONE for state in states):
+            return "done"
+        return "missing" if set(states) == {MISSING} else "partly done"
+
+
+def groups(runs: Sequence[Run], records: Records, together: int = 0) -> list[Group]:
+    """Sort runs into groups, in their order. together: most methods of a group, 0 for all that are alike."""
+    alike: dict[str, list[Member]] = {}
+    for member in _members(runs, records):
+        alike.setdefault(_kind(member), []).append(member)
+    found: list[Group] = []
+    for kind, members in alike.items():
+        size = together or len(members)
+        for number, first in enumerate(range(0, len(members), size)):
+            key = hashlib.sha256(kind.encode()).hexdigest()[:10] + (f".{number}" if size < len(members) else "")
+            # Journals that were begun on different devices go on with what they have; new ones join the first of them.
+            settings = {_settings(one): None for one in members[first : first + size] if one.record}
+            default = next(iter(settings), _settings(members[first]))
+            parts: dict[tuple[str, int, int], list[Member]] = {}
+            for one in members[first : first + size]:
+                parts.setdefault(_settings(one) if one.record else default, []).append(one)
+            found += [Group(key, part, setting) for setting, part in parts.items()]
+    return found
+
+
+def _members(runs: Sequence[Run], records: Records) -> list[Member]:
+    methods: dict[Run, list[int]] = {}
+    for run in dict.fromkeys(runs):
+        methods.setdefault(run._replace(seed=run.seed if run.pool_share else 0), []).append(run.seed)
+    members = []
+    for method, seeds in methods.items():
+        journals: dict[Path | None, tuple[Record | None, list[int]]] = {}
+        for seed in seeds:
+            record = records.of(method._replace(seed=seed))
+            journals.setdefault(record.folder if record else None, (record, []))[1].append(seed)
+        for record, planned in journals.values():
+            states = tuple(records.state(method._replace(seed=seed))[0] for seed in planned)
+            whole = tuple(record.seeds if record else planned)
+            members.append(Member(method._replace(seed=whole[0]), whole, record, states))
+    return members
+
+
+def _kind(member: Member) -> str:
+    """What members of a group share; not the device, and not what is done of it."""
+    run, strategy = member.run, strategies.build(member.run.strategy)
+    trainer = run.trainer or strategy.trainer
+    plain = trainers.build(trainer, run.preset)
+    wrapped = run.strategy if strategy.wrap(plain) is not plain else None
+    rest = run._replace(strategy="", seed=0, save_weights=False)._asdict() | {"trainer": trainer, "wrapped": wrapped}
+    return json.dumps([rest, member.seeds])
+
+
+def _settings(member: Member) -> tuple[str, int, int]:
+    """What a journal that is continued must keep."""
+    if member.record is None:
+        return "auto", member.run.pack, member.run.eval_every
+    config = member.record.header["config"]
+    return config["precision"], config["pack"], config["eval_every"]
+
+
+def workdir(member: Member, results: Path) -> Path:
+    """Where a journal is, or will be."""
+    if member.record:
+        return member.record.folder
+    run = member.run
+    digest = hashlib.sha256(expected(run).encode()).hexdigest()[:8]
+    seeds = "_".join(map(str, member.seeds))
+    name = f"{run.strategy}-{digest}{'-best' if run.eval_every else ''}-seeds_{seeds}"
+    if len(name) > 120:
+        name = f"{name[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    safe = ["".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in part) for part in (
+        run.dataset, name)]  # fmt: skip
+    return Path(results, *(["alone"] if run.pack == 1 else []), *safe)
+
+
+def train(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> Results:
+    """Run, or continue, some members of a group."""
+    run = members[0].run
+    precision, pack, eval_every = group.settings
+    options: dict[str, Any] = {
+        "trainer": run.trainer, "preset": run.preset, "seeds": list(members[0].seeds), "epochs": run.epochs,
+        **run.budget._asdict(), "eval_every": eval_every, "precision": precision, "pack": pack,
+        "save_weights": any(member.run.save_weights for member in members), "data_dir": data_dir,
+    }  # fmt: skip
+    if run.pool_share:
+        options |= {"pool_share": run.pool_share, "pool_seed": run.seed}
+    names = [member.run.strategy for member in members]
+    return run_together(run.dataset, names, [workdir(member, results) for member in members], results, options)
+
+
+def run_together(
+    dataset: str, names: Sequence[str], workdirs: Sequence[Path], results: Path, options: dict[str, Any]
+) -> Results:
+    """One strategy after another, which share their first round."""
+    return [
+        jaxdal.run(dataset, name, workdir=folder, share_round_0=results / "round_0", **options)
+        for name, folder in zip(names, workdirs, strict=True)
+    ]
+
+
+def work(found: Sequence[Group], results: Path, data_dir: str | None = None) -> list[str]:
+    """Work off groups: -> what failed. A group that fails is tried again a method at a time, to save the others."""
+    failures = []
+    for group in found:
+        waiting = [member for member in group.members if not member.done]
+        if not waiting:
+            continue
+        names = ", ".join(member.run.strategy for member in waiting)
+        print(f"{group.key}  {group.name}: {names}", file=sys.stderr, flush=True)
+        note = results / "failed" / f"{group.key}.txt"
+        told = _try(group, waiting, results, data_dir)
+        if told and len(waiting) > 1:
+            alone = {member.run.strategy: _try(group, [member], results, data_dir) for member in waiting}
+            told = "\n".join(f"{name}: {one}" for name, one in alone.items() if one)
+        if told:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{group.name}: {names}\n{told}\n")
+            failures.append(f"{group.key}  {group.name}: {told.strip().splitlines()[-1]} (all of it: {note})")
+        else:
+            note.unlink(missing_ok=True)
+    return failures
+
+
+def _try(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> str:
+    """Train: -> the error, or nothing."""
+    try:
+        train(group, members, results, data_dir)
+    except Exception:  # whatever a strategy, a driver or a disk comes up with: the other groups go on
+        return traceback.format_exc()
+    return ""
+
+
+def show(found: Sequence[Group], records: Records) -> None:
+    """Print the groups with what is known about each method."""
+    count: dict[str, int] = {}
+    for group in found:
+        failed = (records.folder / "failed" / f"{group.key}.txt").exists() and group.state != "done"
+        state = f"{group.state}, failed" if failed else group.state
+        print(f"{group.key}  {group.name}: {state}")
+        for member in group.members:
+            told = ", ".join(f"{member.states.count(state)} {state}" for state in dict.fromkeys(member.states))
+            where = f"  {member.record.folder}" if member.record else ""
+            print(f"    {member.run.strategy}: {told}{where}")
+            for each in member.states:
+                count[each] = count.get(each, 0) + 1
+    print(", ".join(f"{number} {state}" for state, number in count.items()) or "nothing to run", "in all")
+    for path, told in records.unreadable.items():
+        print(f"{path}: {told}")
+
+
+def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Have all runs of a plan done, here or by a launcher: -> what failed. names: of the plans, for jobs."""
+    found = groups(plan, Records(given.results), given.together)
+    if given.only:
+        found = [group for group in found if group.key in given.only]
+    if given.launcher == "local":
+        jaxdal_main().cache_programs()
+        return work(found, given.results, given.data_dir)
+    from experiments.launchers import Job, launch
+
+    common = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given))
+    keys = dict.fromkeys(group.key for group in found if group.state != "done")
+    jobs = [Job(key, (*common, f"--only={key}")) for key in keys]
+    code = launch(jobs, given.launcher, given.results) if jobs else 0
+    return [f"--launcher={given.launcher} ended with code {code}"] if code else []
+
+
+def jaxdal_main() -> Any:
+    """The module of the command, which is imported late: it defines flags of its own."""
+    from jaxdal import main
+
+    return main
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code is 1 if something failed."""
+    parser = flags.parser("python -m experiments.runs", "Works off what tables and figures need.")
+    parser.add_argument("--plan", type=flags.plans, required=True, help="tables and figures, commas between them")
+    parser.add_argument("--list", action="store_true", help="print what there is and what is missing, and run nothing")
+    given = parser.parse_args(arguments)
+    plan = flags.planned(given, given.plan)
+    if given.list:
+        records = Records(given.results)
+        show(groups(plan, records, given.together), records)
+        return 0
+    failures = bring(plan, given, given.plan)
+    for told in failures:
+        print(f"failed: {told}", file=sys.stderr)
+    if failures:
+        print(f"again: python -m experiments.runs {shlex.join(arguments)}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
