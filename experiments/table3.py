@@ -1,0 +1,82 @@
+"""Table 3: API of 19 methods over random sampling, on five data sets.
+
+    python -m experiments.table3 --data_dir=DIR --datasets=mnist,cifar10
+    python -m experiments.table3 --data_dir=DIR --scale=half --seeds=0
+    python -m experiments.table3 --scale=smoke
+
+HOURS
+Published (arXiv 2212.03088, Table 3): experiments/published.py, API; beside ours in brackets. A row with a star is above
+random sampling on every data set; the best of the supervised (SAL) and semi-supervised (SSAL) methods are bold.
+"""
+
+import sys
+
+import pandas as pd
+
+from experiments import command, grid, published
+from experiments.plans import Options, Run
+from experiments.records import Records
+from experiments.reporting import Report, beside, signed
+from jaxdal.verdicts import Table, spread
+
+
+def render(options: Options, runs: list[Run], records: Records) -> Report:
+    """API (equation 1, round 0 included), mean ± standard deviation over seeds."""
+    columns = grid.columns(runs, records)
+    name = "api_best" if options.best else "api"
+    methods = list(dict.fromkeys(run.strategy for run in runs))
+    rows, marks = [], {}
+    for at, method in enumerate(methods):
+        cells = [published.METHODS.get(method, method), "SSAL" if method in published.SSAL else "SAL"]
+        values = [grid.value(column, method, name) for column in columns]
+        for column, value in zip(columns, values, strict=True):
+            base = method == "random" and column.table["n"].get(method, 0) > 0
+            deviation = None if options.best else grid.value(column, method, "api_sd")
+            ours = "+0.00" if base else spread(value, deviation, "+.2f")
+            cells.append(beside(ours, published.API.get(method, {}).get(column.dataset)))
+        rows.append(cells)
+        if values and all(value > 0 for value in values):
+            marks[at, 0] = "better"
+    for place, column in enumerate(columns):
+        for kind in ("SAL", "SSAL"):
+            api = {at: grid.value(column, method, name) for at, method in enumerate(methods) if rows[at][1] == kind}
+            best = max((one for one in api.values() if one > 0), default=None)
+            marks |= {(at, 2 + place): "best" for at, one in api.items() if one == best}
+    notes = [
+        "API in percentage points, mean ± standard deviation over the seeds that finished both this method and random "
+        "sampling; in brackets: published. Semi-supervised methods are compared with supervised random sampling.",
+        *(note for column in columns for note in column.notes),
+        *_low_power(columns),
+    ]
+    headings = ["method", "", *(f"{published.DATASETS.get(one.dataset, one.dataset)} (published)" for one in columns)]
+    title = "Table 3: average performance improvement (API) over random sampling"
+    return Report(Table(title, headings, rows, notes, marks), _numbers(columns))
+
+
+def _numbers(columns: list[grid.Column]) -> pd.DataFrame:
+    """All of verdicts.measure, with what was published."""
+    parts = []
+    for column in columns:
+        part = column.table.rename_axis("method").reset_index()
+        part.insert(0, "dataset", column.dataset)
+        known = [published.API.get(method, {}).get(column.dataset) for method in part["method"]]
+        part.insert(2, "published_api", pd.Series(known, part.index, dtype=float))
+        parts.append(part)
+    return pd.concat(parts)
+
+
+def _low_power(columns: list[grid.Column]) -> list[str]:
+    told = []
+    for column in columns:
+        if "verdict" in column.table:
+            better = [str(name) for name, verdict in column.table["verdict"].items() if verdict in ("better", "worse")]
+            pairs = int(column.table["pairs"].max()) if column.table["pairs"].notna().any() else 0
+            names = ", ".join(better) or "none"
+            told.append(
+                f"{column.dataset}: {pairs} paired seeds; told apart from random sampling (paired t-test, Holm): {names}."
+            )
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("table3", __doc__, render))
