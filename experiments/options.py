@@ -28,6 +28,7 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--results", type=Path, default=Path("runs/paper"), help="where journals and reports are")
     add("--data_dir", help="where the data sets are, as of jaxdal.main")
     add("--launcher", choices=LAUNCHERS, default="local", help="where runs go")
+    add("--map", choices=("tsne", "pca"), default="tsne", help="of Figure 3")
     add("--together", type=int, default=0, help="most methods that are trained as one program (default: no limit)")
     add("--only", type=lambda text: text.split(","), help="keys of groups, as --list of experiments.runs prints them")
     return made

@@ -96,6 +96,8 @@ class Options(NamedTuple):
     preset: str = "paper"
     best: bool = False  # also the best accuracy of all test epochs, which published numbers are
     pack: int = 0
+    data_dir: str | None = None
+    map: str = "tsne"  # of Figure 3
 
     def all_seeds(self) -> tuple[int, ...]:
         """Those asked for, or the scale's."""
@@ -205,8 +207,8 @@ def fig3(options: Options) -> list[Run]:
     return fig2(options._replace(seeds=options.all_seeds()[:1]))
 
 
-# Figure 4, data set -> (starts, query, end). The paper names the ends, MNIST's 0.5 % and 2 %, and no query size; 5 % and
-# the starts of CIFAR-10 are ours. A start at the end buys nothing.
+# Figure 4, data set -> (starts, query, end). The paper names the ends, MNIST's 0.5 % and 2 %, and no query size;
+# the sizes and the starts of CIFAR-10 are ours. A start at the end buys nothing.
 STARTS = {
     "mnist": (("0.5%", "1%", "2%", "4%", "6%", "8%", "10%"), "1%", "10%"),
     "cifar10": (("1%", "5%", "10%", "15%", "20%", "25%", "30%"), "5%", "30%"),

@@ -40,7 +40,7 @@ METHODS = SAL | SSAL
 
 # Table 1: (paper, methods, semi-supervised ones, performance, robustness, cost).
 STUDIES = [
-    ("Zhan et al. (2022), arXiv 2212.03088", 19, 5, "Yes", "Yes", "Yes"),
+    ("the paper (arXiv 2212.03088)", 19, 5, "Yes", "Yes", "Yes"),
     ("Beck et al. (2021)", 8, 0, "Yes", "Yes", "Yes"),
     ("Hu et al. (2021)", 12, 0, "Yes", "Yes", "No"),
     ("Munjal et al. (2020)", 6, 0, "Yes", "Yes", "No"),

@@ -137,11 +137,13 @@ class Records:
         rows: list[dict[str, Any]] = []
         for run in runs:
             record = self.of(run)
-            lines = record.lines(run.seed) if record else []
-            for line in lines:
+            if record is None:
+                continue
+            where = {"folder": str(record.folder.relative_to(self.folder))}
+            for line in record.lines(run.seed):
                 if "diverged" not in line:
                     keys = ("round", "labelled", "accuracy", "accuracy_best")
                     told = {key: line.get(key) for key in keys} | {"accuracy_balanced": balanced(line)}
-                    rows.append(run._asdict() | told | {"folder": str(record.folder.relative_to(self.folder)) if record else ""})
+                    rows.append(run._asdict() | told | where)
         columns = [*Run._fields, "round", "labelled", "accuracy", "accuracy_best", "accuracy_balanced", "folder"]
         return pd.DataFrame(rows, columns=columns)

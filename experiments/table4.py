@@ -4,7 +4,8 @@
     python -m experiments.table4 --norun                                # from the runs of Table 3, trained together
     python -m experiments.table4 --scale=smoke
 
-HOURS
+Hours on one H100 (estimates of training alone, experiments/estimate.py): none beyond Table 3 without --pack=1; with it,
+one seed of all data sets about 2.3 times the packed 19, so 43.
 Published (arXiv 2212.03088, Table 4; MNIST, CIFAR-10, GTSRB, CIFAR-100, Tiny-ImageNet): SAL 3.13 2.01 1.63 2.43 3.81;
 SSAL 11.95 6.03 4.05 3.89 7.26. Whether random sampling is one of the SAL methods is not said: both means are here.
 """

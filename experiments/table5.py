@@ -3,10 +3,11 @@
     python -m experiments.table5 --data_dir=DIR      # of the runs of Table 3, random and two semi-supervised methods
     python -m experiments.table5 --scale=smoke
 
-HOURS
+Hours on one H100 (estimates of training alone, experiments/estimate.py): 28 if Table 3 is not there: MNIST 0.1,
+CIFAR-10 2.6, GTSRB 2, CIFAR-100 2.6, Tiny-ImageNet 20.
 Published (arXiv 2212.03088, Table 5), API(SSLDiff2AugDirect) / API(SSLRandom): MNIST (6,000 a class) 2.07, CIFAR-10
-(5,000) 1.26, GTSRB (911) 1.07, Tiny-ImageNet (500) 1.06. The last is in no other table (Table 3 has no SSLDiff2AugDirect
-there), and CIFAR-100 (500), which is left out, would be 8.988 / 8.014 = 1.12.
+(5,000) 1.26, GTSRB (911) 1.07, Tiny-ImageNet (500) 1.06. The last is in no other table (Table 3 has no
+SSLDiff2AugDirect there), and CIFAR-100 (500), which is left out, would be 8.988 / 8.014 = 1.12.
 """
 
 import sys

@@ -1,0 +1,101 @@
+"""Figure 2: what four semi-supervised strategies pick, and what it is worth.
+
+    python -m experiments.fig2 --data_dir=DIR
+    python -m experiments.fig2 --scale=smoke
+
+Hours on one H100 (estimate of training alone, experiments/estimate.py): 0.03.
+MNIST: 2 % of the labels at random, one query of 1 %, trained again. Of the picks, by the network before they are
+labelled: diversity, uncertainty and inconsistency (experiments/case.py has the definitions, which are ours), and the
+accuracy after the next round. Published (arXiv 2212.03088) are bars without numbers, and in words: SSLRandom's picks
+are the most diverse, least uncertain and least inconsistent, and its accuracy is the lowest.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from experiments import case, command, drawing, published
+from experiments.plans import Options, Run
+from experiments.records import Records
+from experiments.reporting import Report, key
+from jaxdal.verdicts import Table, number, spread
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
+
+SHOWN = {
+    "diversity": "diversity, features", "diversity_pixels": "diversity, pixels", "uncertainty": "uncertainty",
+    "inconsistency": "inconsistency", "accuracy": "accuracy after it, %",
+}  # fmt: skip
+
+
+def render(options: Options, runs: list[Run], records: Records) -> Report:
+    """Bars with standard deviations over seeds; a dashed line for all unlabelled images, or for round 0."""
+    rows = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        own = [run for run in runs if run.dataset == dataset]
+        scored = case.Case(own[0], options.data_dir)
+        for run in own:
+            record = records.of(run)
+            told = scored.measured(record, run.seed) if record else None
+            lines = record.lines(run.seed) if record else []
+            accuracy = [100 * line[key(options)] for line in lines if line.get(key(options)) is not None]
+            row = {"dataset": dataset, "strategy": run.strategy, "seed": run.seed}
+            row |= {name: told["picks"][name] for name in case.MEASURES} if told else {}
+            row |= {f"pool_{name}": told["pool"][name] for name in case.MEASURES} if told else {}
+            row |= {"pool_accuracy": accuracy[0]} if accuracy else {}
+            rows.append(row | ({"accuracy": accuracy[1]} if len(accuracy) > 1 else {}))
+    names = [*SHOWN, *(f"pool_{name}" for name in SHOWN)]
+    table = pd.DataFrame(rows, columns=["dataset", "strategy", "seed", *names])
+    table[names] = table[names].astype(float)
+    return Report(_cells(table), table, _bars(table))
+
+
+def _cells(table: pd.DataFrame) -> Table:
+    rows = []
+    for (dataset, strategy), own in table.groupby(["dataset", "strategy"], sort=False):
+        cells = [spread(own[name].mean(), own[name].std(), _form(name)) for name in SHOWN]
+        seeds = own["accuracy"].notna().sum()
+        rows.append([dataset, published.METHODS.get(strategy, strategy), *cells, str(seeds)])
+    for dataset, own in table.groupby("dataset", sort=False):
+        cells = [number(own[f"pool_{name}"].mean(), _form(name)) for name in SHOWN]
+        rows.append([dataset, "all unlabelled images; accuracy before", *cells, ""])
+    notes = [
+        f"Published, in words: {published.SAYS['fig2']}",
+        f"Distances of all unlabelled images are those of {case.SAMPLE:,} of them. A dash where the network of round 0 "
+        "was not kept.",
+    ]
+    columns = ["data set", "picks of", *SHOWN.values(), "seeds"]
+    return Table("Figure 2: what semi-supervised strategies pick", columns, rows, notes)
+
+
+def _form(name: str) -> str:
+    return ".2f" if name.startswith(("diversity", "accuracy")) else ".4f"
+
+
+def _bars(table: pd.DataFrame) -> "Figure":
+    shown = [name for name in SHOWN if name != "diversity_pixels"]
+    figure, grid = drawing.panels([SHOWN[name] for name in shown], across=4, width=2.6, height=3.2)
+    strategies = list(dict.fromkeys(table["strategy"]))
+    for axes, name in zip(grid, shown, strict=True):
+        for place, strategy in enumerate(strategies):
+            own = table.loc[table["strategy"] == strategy, name].dropna()
+            if len(own):
+                axes.bar(place, own.mean(), color=drawing.COLOURS[place], alpha=0.85, width=0.7)
+                axes.errorbar(place, own.mean(), own.std() if len(own) > 1 else 0, color="0.2", capsize=3, lw=1)
+        line = table[f"pool_{name}"].mean()
+        if pd.notna(line):
+            axes.axhline(line, color="0.3", ls="--", lw=1)
+        if name == "accuracy" and table[name].notna().any():
+            values = table[[name, f"pool_{name}"]].stack()
+            margin = 0.25 * (values.max() - values.min()) or 1.0
+            axes.set_ylim(values.min() - margin, values.max() + margin)
+        labels = [published.METHODS.get(one, one).removeprefix("SSL") for one in strategies]
+        axes.set_xticks(range(len(strategies)), labels, rotation=30, ha="right", fontsize=7.5)
+        axes.grid(axis="x", visible=False)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("fig2", __doc__, render))

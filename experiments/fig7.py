@@ -1,0 +1,81 @@
+"""Figure 7 (appendix A.2): accuracy against budget.
+
+    python -m experiments.fig7 --data_dir=DIR      # the runs of Table 3 but for CIFAR-100
+    python -m experiments.fig7 --scale=smoke
+
+Hours on one H100 (estimates of training alone, experiments/estimate.py): 84 if Table 3 is not there.
+Published (arXiv 2212.03088) are curves without numbers: MNIST, CIFAR-10, GTSRB, Tiny-ImageNet; as there, only methods
+above random sampling (API > 0) are drawn. The CSV file has all.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from experiments import command, drawing, grid, published
+from experiments.plans import Options, Run
+from experiments.records import Records
+from experiments.reporting import Report, key, signed
+from jaxdal.verdicts import Table, number
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.axes import Axes
+
+
+def render(options: Options, runs: list[Run], records: Records) -> Report:
+    """A panel per data set: mean curves over seeds that finished every round."""
+    columns = grid.columns(runs, records)
+    titles = [published.DATASETS.get(column.dataset, column.dataset) for column in columns]
+    figure, axes = drawing.panels(titles, width=5.4, height=4.4)
+    order = list(dict.fromkeys(run.strategy for run in runs))
+    rows: list[list[str]] = []
+    for column, each in zip(columns, axes, strict=True):
+        drawn = _draw(each, column, order, "api_best" if options.best else "api", key(options))
+        for method in order:
+            api = grid.value(column, method, "api_best" if options.best else "api")
+            final = grid.value(column, method, "final")
+            rows.append([
+                published.DATASETS.get(column.dataset, column.dataset), published.METHODS.get(method, method),
+                signed(api), number(final, ".2f"), "yes" if method in drawn else "no",
+            ])  # fmt: skip
+    notes = [
+        f"Published, in words: {published.SAYS['fig7']}",
+        "Curves are means over seeds that finished every round; final accuracy is that of the last epoch.",
+        *(note for column in columns for note in column.notes),
+    ]
+    names = ["data set", "method", "API", "final accuracy, %", "drawn"]
+    table = Table("Figure 7: accuracy against budget", names, rows, notes)
+    return Report(table, records.frame(runs).drop(columns=["save_weights"]), figure)
+
+
+def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: str) -> list[str]:
+    """Random sampling dashed and grey, the methods above it in colours: -> what was drawn."""
+    drawn: list[str] = []
+    pool = column.runs[0].pool
+    for place, method in enumerate(order):
+        if column.experiment is None or method not in column.experiment.methods:
+            continue
+        curves = 100 * column.experiment.curves(method, key)
+        if not len(curves) or curves.isna().all(axis=None) or not (
+            method == "random" or grid.value(column, method, api) > 0
+        ):  # fmt: skip
+            continue
+        mean: pd.Series = curves.mean()
+        looks: dict[str, Any] = (
+            {"color": drawing.GREY, "marker": "", "ls": "--"} if method == "random" else drawing.style(place)
+        )
+        shares = 100 * mean.index.to_numpy(float) / pool
+        axes.plot(shares, mean, lw=1.4, ms=3.2, label=published.METHODS.get(method, method), **looks)
+        drawn.append(method)
+    if not drawn:
+        drawing.empty(axes)
+        return drawn
+    axes.set_xlabel("labels, % of the pool", fontsize=8.5)
+    axes.set_ylabel("test accuracy, %", fontsize=8.5)
+    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="lower right")
+    return drawn
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("fig7", __doc__, render))
