@@ -48,8 +48,13 @@ def style(place: int) -> dict[str, Any]:
     return {"color": COLOURS[at], "marker": MARKERS[at], "ls": STYLES[place // len(COLOURS) % len(STYLES)]}
 
 
-def spread_line(axes: "Axes", table: pd.DataFrame, x: str, y: str, label: str, place: int) -> None:
-    """Mean over rows of equal x, bars of ± one standard deviation, and a dot for every row."""
+def spread_line(
+    axes: "Axes", table: pd.DataFrame, x: str, y: str, label: str, place: int, shift: float = 0.0
+) -> None:  # fmt: skip
+    """Mean over rows of equal x, bars of ± one standard deviation, and a dot for every row.
+
+    shift: of x, to keep the bars of several lines apart.
+    """
     table = table[table[y].notna()]
     if not len(table):
         axes.plot([], [], label=f"{label} (no run)", **style(place))
@@ -57,11 +62,21 @@ def spread_line(axes: "Axes", table: pd.DataFrame, x: str, y: str, label: str, p
     found = table.groupby(x)[y].agg(["mean", "std"])
     looks = style(place)
     axes.errorbar(
-        found.index, found["mean"], found["std"].fillna(0), label=label, capsize=2.5, lw=1.5, ms=4.5, elinewidth=0.8,
-        **looks,
+        found.index + shift, found["mean"], found["std"].fillna(0), label=label, capsize=2.5, lw=1.5, ms=4.5,
+        elinewidth=0.8, **looks,
     )  # fmt: skip
     if found["std"].notna().any():
-        axes.plot(table[x], table[y], ".", color=looks["color"], alpha=0.35, ms=3)
+        axes.plot(table[x] + shift, table[y], ".", color=looks["color"], alpha=0.35, ms=3)
+
+
+def legend(figure: "Figure", grid: "Sequence[Axes]") -> None:
+    """One for all axes, beside them."""
+    found = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(list(found.values()), list(found), loc="outside right upper", fontsize=7.5, frameon=False)
 
 
 def empty(axes: "Axes", told: str = "no finished run yet") -> None:

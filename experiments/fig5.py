@@ -27,7 +27,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     """Gaps in percentage points after one query and after two, each of pairs of one seed."""
     frame = records.frame(runs)
     frame = frame.assign(
-        share=[float((share or "100%").removesuffix("%")) for share in frame["pool_share"]],
+        share=[float(share.removesuffix("%")) for share in frame["pool_share"].fillna("100%")],
         accuracy_in_percent=100 * frame[key(options)].astype(float),
     )
     by = ["dataset", "share", "round", "labelled", "seed"]
@@ -41,12 +41,12 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         own = gaps[(gaps["dataset"] == dataset) & (gaps["round"] > 0)]
         for place, round_ in enumerate((1, 2)):
             label = ("after one query", "after two queries")[place]
-            drawing.spread_line(axes, own[own["round"] == round_], "share", "gap", label, place)
+            drawing.spread_line(axes, own[own["round"] == round_], "share", "gap", label, place, place - 0.5)
         axes.axhline(0, color="0.3", lw=0.8)
         axes.set_xlabel("share of the pool, %", fontsize=8.5)
         axes.set_ylabel("SSLDiff2AugDirect − SSLRandom, points", fontsize=8.5)
-        axes.legend(fontsize=7, frameon=False)
         rows += [row for share in _shares(runs, dataset) for row in _rows(dataset, share, own, runs)]
+    drawing.legend(figure, grid)
     columns = ["data set", "share", "unlabelled at the start", "labels", "Direct", "SSLRandom", "gap, points", "pairs"]
     notes = ["Mean ± standard deviation over seeds that both have.", f"Published, in words: {published.SAYS['fig5']}"]
     title = "Figure 5: what choosing is worth, by the size of the pool"

@@ -39,6 +39,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
                 published.DATASETS.get(column.dataset, column.dataset), published.METHODS.get(method, method),
                 signed(api), number(final, ".2f"), "yes" if method in drawn else "no",
             ])  # fmt: skip
+    drawing.legend(figure, axes)
     notes = [
         f"Published, in words: {published.SAYS['fig7']}",
         "Curves are means over seeds that finished every round; final accuracy is that of the last epoch.",
@@ -62,9 +63,8 @@ def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: st
         ):  # fmt: skip
             continue
         mean: pd.Series = curves.mean()
-        looks: dict[str, Any] = (
-            {"color": drawing.GREY, "marker": "", "ls": "--"} if method == "random" else drawing.style(place)
-        )
+        dashed: dict[str, Any] = {"color": drawing.GREY, "marker": "", "ls": "--"}
+        looks = dashed if method == "random" else drawing.style(place)
         shares = 100 * mean.index.to_numpy(float) / pool
         axes.plot(shares, mean, lw=1.4, ms=3.2, label=published.METHODS.get(method, method), **looks)
         drawn.append(method)
@@ -73,7 +73,6 @@ def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: st
         return drawn
     axes.set_xlabel("labels, % of the pool", fontsize=8.5)
     axes.set_ylabel("test accuracy, %", fontsize=8.5)
-    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="lower right")
     return drawn
 
 

@@ -47,11 +47,13 @@ def report(title: str, shown: Sequence[Panel], records: Records, key: str, notes
         parts.append(done.assign(panel=panel.title))
         if not len(done):
             drawing.empty(axes)
-        for place, method in enumerate(dict.fromkeys(run.strategy for run in panel.runs)):
+        methods = list(dict.fromkeys(run.strategy for run in panel.runs))
+        for place, method in enumerate(methods):
             own = done[done["strategy"] == method]
             name = published.METHODS.get(method, method)
             if len(done):
-                drawing.spread_line(axes, own, "x", "final", name, place)
+                shift = 0.008 * (done["x"].max() - done["x"].min()) * (place - (len(methods) - 1) / 2)
+                drawing.spread_line(axes, own, "x", "final", name, place, shift)
             for point in dict.fromkeys(getattr(run, panel.field) for run in panel.runs):
                 there = own[own[panel.field] == point]
                 planned = [one for one in panel.runs if one.strategy == method and getattr(one, panel.field) == point]
@@ -62,8 +64,7 @@ def report(title: str, shown: Sequence[Panel], records: Records, key: str, notes
                 ])  # fmt: skip
         axes.set_xlabel(LABELS[panel.field], fontsize=8.5)
         axes.set_ylabel("accuracy after the last round, %", fontsize=8.5)
-        if len(done):
-            axes.legend(fontsize=7, frameon=False)
+    drawing.legend(figure, grid)
     varied = panel_column(shown)
     columns = ["panel", "method", varied, "rounds", "labels", "final accuracy, %", "mean of rounds", "runs"]
     more = ["Mean ± standard deviation over seeds of runs that finished every round; dots are seeds."]

@@ -31,9 +31,10 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         cells = [published.METHODS.get(method, method), "SSAL" if method in published.SSAL else "SAL"]
         values = [grid.value(column, method, name) for column in columns]
         for column, value in zip(columns, values, strict=True):
-            base = method == "random" and column.table["n"].get(method, 0) > 0
+            seeds, planned = grid.value(column, method, "n"), len(column.runs) // len(methods)
             deviation = None if options.best else grid.value(column, method, "api_sd")
-            ours = "+0.00" if base else spread(value, deviation, "+.2f")
+            ours = "+0.00" if method == "random" and seeds > 0 else spread(value, deviation, "+.2f")
+            ours += f", {seeds:.0f} of {planned} seeds" if 0 < seeds < planned else ""
             cells.append(beside(ours, published.API.get(method, {}).get(column.dataset)))
         rows.append(cells)
         if values and all(value > 0 for value in values):
