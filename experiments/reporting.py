@@ -121,14 +121,8 @@ def write(name: str, report: Report, told: Sequence[str], command: str, folder: 
     paths = [_write(folder / f"{name}.md", "\n\n".join(filter(None, parts)) + "\n")]
     paths.append(_write(folder / f"{name}.csv", csv.getvalue()))
     if report.figure:
-        report.figure.text(
-            0.005,
-            -0.01,
-            "\n".join(wrapped(told, int(17 * report.figure.get_figwidth()))),
-            fontsize=5.5,
-            color="0.45",
-            va="top",
-        )
+        lines = wrapped(told, int(17 * report.figure.get_figwidth()))
+        report.figure.text(0.005, -0.01, "\n".join(lines), fontsize=5.5, color="0.45", va="top")
         with matplotlib.rc_context({"svg.hashsalt": "jaxdal", "svg.fonttype": "path"}):
             for kind, metadata in (("png", None), ("svg", {"Date": None, "Creator": None})):
                 partial = folder / f"{name}.{kind}.partial"

@@ -1,0 +1,302 @@
+"""What hand-made journals say is complete, what is grouped, continued and reported; and one table and figure in small."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import journals
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
+
+from experiments import command, fig2, runs, table3
+from experiments.plans import PLANS, Options, Run
+from experiments.records import Records, resolved
+from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
+
+GRID = Options(datasets=("digits",), scale="half", strategies=("badge", "margin"), seeds=(0, 1))
+CURVE = [0.5, 0.6, 0.7]  # the three rounds of the grid on digits at half scale
+
+
+def grid(**options) -> list[Run]:
+    return PLANS["table3"](GRID._replace(**options))
+
+
+def run_of(strategy: str, seed: int = 0) -> Run:
+    return next(run for run in grid(strategies=(strategy,), seeds=(seed,)) if run.strategy == strategy)
+
+
+def write(folder: Path, run: Run, curves: dict, **changed) -> Path:
+    """A journal of a planned run, with the accuracies of each seed."""
+    config = {key: value for key, value in resolved(run).config().items() if key != "seeds"}
+    return journals.write(folder, curves, **config | changed)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Journals are written in place of training; -> what was asked for. A strategy in `broken` cannot be trained."""
+    calls: list[dict] = []
+
+    def together(dataset, names, workdirs, results, options):
+        calls.append({"dataset": dataset, "names": list(names), "workdirs": list(workdirs), **options})
+        if set(names) & together.broken:
+            raise RuntimeError(f"no {', '.join(sorted(set(names) & together.broken))}")
+        seeds = options["seeds"]
+        for name, folder in zip(names, workdirs, strict=True):
+            run = Run(
+                dataset, name, seeds[0], options["n_start"], options["n_query"], options["n_end"], options["epochs"],
+                options["preset"], options["trainer"], options["eval_every"], pool_share=options.get("pool_share"),
+            )  # fmt: skip
+            if not (folder / "journal.jsonl").exists():
+                rounds = run.budget.rounds
+                write(folder, run, {seed: [0.5 + 0.1 * at for at in range(rounds)] for seed in seeds})
+                if run.pool_share:
+                    note(folder, pool_share=run.pool_share, pool_seed=options["pool_seed"])
+        return []
+
+    together.broken = set()
+    monkeypatch.setattr(runs, "run_together", together)
+    monkeypatch.setattr(runs, "jaxdal_main", lambda: types.SimpleNamespace(cache_programs=lambda: None))
+    return types.SimpleNamespace(calls=calls, together=together)
+
+
+def note(folder: Path, **notes) -> None:
+    """Add notes to the first line of a journal."""
+    first, rest = (folder / "journal.jsonl").read_text().split("\n", 1)
+    (folder / "journal.jsonl").write_text(json.dumps(json.loads(first) | notes) + "\n" + rest)
+
+
+def main(tmp_path: Path, *more: str) -> int:
+    flags = ["--plan=table3", "--datasets=digits", "--scale=half", "--strategies=badge,margin", "--seeds=0,1"]
+    return runs.main([*flags, f"--results={tmp_path}", *more])
+
+
+def test_states(tmp_path):
+    assert run_of("badge").budget.labels == [71, 213, 355]
+    write(tmp_path / "a", run_of("badge"), {0: CURVE[:2], 1: CURVE[:2], 2: [0.5, None]})
+    records = Records(tmp_path)
+    states = [records.state(run_of("badge", seed)) for seed in range(4)]
+    assert [state for state, _ in states] == [PARTIAL, PARTIAL, DIVERGED, MISSING]
+    assert states[0][1] == "2 of 3 rounds"
+    assert records.state(run_of("margin"))[0] == MISSING
+    write(tmp_path / "b", run_of("badge"), {0: CURVE, 7: CURVE})
+    assert Records(tmp_path).state(run_of("badge"))[0] == COMPLETE, "the journal that got furthest"
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({}, True),
+        ({"pack": 3, "precision": "bf16", "fingerprint": "elsewhere"}, True),
+        ({"eval_every": 1}, True),
+        ({"eval_every": 5}, False),
+        ({"epochs": 21}, False),
+        ({"learning_rate": 0.01}, False),
+        ({"trainer": "mixmatch"}, False),
+        ({"preset": "clean"}, False),
+        ({"n_query": 71}, False),
+        ({"dataset": "mnist"}, False),
+        ({"pool": 1400}, False),
+    ],
+)
+def test_only_the_same_experiment_counts(tmp_path, changed, found):
+    curve = [*CURVE, 0.8, 0.9] if "n_query" in changed else CURVE
+    write(tmp_path / "a", run_of("badge"), {0: curve}, **changed)
+    records = Records(tmp_path)
+    assert (records.of(run_of("badge")) is not None) == found
+    best = run_of("badge")._replace(eval_every=1)
+    assert (records.of(best) is not None) == (changed == {"eval_every": 1}), "best accuracies were asked for"
+
+
+def test_runs_alone_are_a_world_of_their_own(tmp_path):
+    write(tmp_path / "alone" / "a", run_of("badge"), {0: CURVE}, pack=1)
+    alone = run_of("badge")._replace(pack=1)
+    assert Records(tmp_path).state(run_of("badge"))[0] == MISSING
+    assert Records(tmp_path).state(alone)[0] == COMPLETE
+    (group,) = runs.groups([alone._replace(seed=1)], Records(tmp_path))
+    assert runs.workdir(group.members[0], tmp_path).is_relative_to(tmp_path / "alone")
+
+
+def test_what_is_trained_alike_is_one_group(tmp_path):
+    names = ("badge", "learning_loss", "waal", "ssl_random", "vaal", "ssl_consistency")
+    found = runs.groups(grid(strategies=names), Records(tmp_path))
+    assert [[member.run.strategy for member in group.members] for group in found] == [
+        ["random", "badge", "vaal"], ["learning_loss"], ["waal"], ["ssl_random", "ssl_consistency"]
+    ]  # fmt: skip
+    assert {member.seeds for group in found for member in group.members} == {(0, 1)}
+    assert len({group.key for group in found}) == 4
+    pieces = runs.groups(grid(strategies=names), Records(tmp_path), together=2)
+    assert [len(group.members) for group in pieces] == [2, 1, 1, 1, 2]
+    assert len({group.key for group in pieces}) == 5
+    folders = [runs.workdir(member, tmp_path) for group in found for member in group.members]
+    assert len(set(folders)) == 7
+
+
+def test_later_seeds_are_added_and_nothing_is_replaced(tmp_path, trained):
+    assert main(tmp_path) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
+    assert [call["seeds"] for call in trained.calls] == [[0, 1]]
+    assert trained.calls[0]["names"] == ["random", "badge", "margin"]
+    assert main(tmp_path) == 0
+    assert len(trained.calls) == 1, "all is complete"
+    assert main(tmp_path, "--seeds=0-3") == 0
+    assert [call["seeds"] for call in trained.calls] == [[0, 1], [2, 3]]
+    after = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    records = Records(tmp_path)
+    assert {records.state(run)[0] for run in grid(seeds=(0, 1, 2, 3))} == {COMPLETE}
+    experiment, told = records.experiment(grid(seeds=(1, 2)))
+    assert experiment is not None
+    assert not told
+    assert experiment.seeds == [1, 2], "the seeds of the plan, whatever else a journal has"
+    assert experiment.methods == ["random", "badge", "margin"]
+
+
+def test_a_seed_that_a_journal_has_is_continued_there_with_all_of_its_seeds(tmp_path, trained):
+    folder = write(tmp_path / "old", run_of("badge"), {0: CURVE[:1], 5: CURVE[:1]}, pack=7, precision="bf16")
+    found = runs.groups(grid(), Records(tmp_path))
+    keys = {group.key for group in found}
+    assert main(tmp_path) == 0
+    by = {(tuple(call["names"]), tuple(call["seeds"])): call for call in trained.calls}
+    assert set(by) == {(("random", "margin"), (0, 1)), (("badge",), (0, 5)), (("badge",), (1,))}
+    continued = by[("badge",), (0, 5)]
+    assert continued["workdirs"] == [folder]
+    assert (continued["precision"], continued["pack"]) == ("bf16", 7), "as the journal has it, or it would be refused"
+    assert by[("badge",), (1,)]["precision"] == "auto"
+    assert {group.key for group in runs.groups(grid(), Records(tmp_path))} == keys
+
+
+def test_keys_do_not_depend_on_what_is_done(tmp_path, trained):
+    plan = grid(strategies=("badge", "ssl_random", "ssl_consistency"))
+    before = runs.groups(plan, Records(tmp_path))
+    write(tmp_path / "digits" / "x", run_of("badge"), {0: CURVE, 1: CURVE})
+    write(tmp_path / "digits" / "y", run_of("ssl_random"), {0: CURVE[:1], 1: CURVE[:1]})
+    after = runs.groups(plan, Records(tmp_path))
+    assert [group.key for group in before] == [group.key for group in after]
+    assert [group.state for group in before] == ["missing", "missing"]
+    assert [group.state for group in after] == ["partly done", "partly done"]
+    assert main(tmp_path, "--strategies=badge,ssl_random,ssl_consistency", f"--only={after[1].key}") == 0
+    assert [call["names"] for call in trained.calls] == [["ssl_random", "ssl_consistency"]]
+    assert [group.state for group in runs.groups(plan, Records(tmp_path))] == ["partly done", "partly done"]
+
+
+def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
+    trained.together.broken = {"margin"}
+    assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 1
+    error = capsys.readouterr().err
+    assert "RuntimeError: no margin" in error
+    assert "again: python -m experiments.runs" in error
+    tried = [call["names"] for call in trained.calls]
+    assert tried == [["random", "margin", "badge"], ["random"], ["margin"], ["badge"], ["ssl_random"]]
+    records = Records(tmp_path)
+    states = {run.strategy: records.state(run)[0] for run in grid(strategies=("margin", "badge", "ssl_random"))}
+    assert states == {"random": COMPLETE, "margin": MISSING, "badge": COMPLETE, "ssl_random": COMPLETE}
+    assert main(tmp_path, "--strategies=margin,badge,ssl_random", "--list") == 0
+    told = capsys.readouterr().out
+    assert "partly done, failed" in told
+    assert "margin: 2 missing" in told
+    assert "6 complete, 2 missing in all" in told
+    trained.together.broken = set()
+    assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 0
+    assert trained.calls[-1]["names"] == ["margin"]
+    assert not list((tmp_path / "failed").iterdir())
+
+
+def test_a_broken_journal_is_named(tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "journal.jsonl").write_text("what is this?\n")
+    assert main(tmp_path, "--list") == 0
+    assert "bad" in capsys.readouterr().out
+
+
+def test_shares_of_a_pool_are_a_journal_for_each_seed(tmp_path, trained):
+    flags = ["--plan=fig5", "--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}"]
+    assert runs.main(flags) == 0
+    shares = [(call.get("pool_share"), call.get("pool_seed"), call["seeds"]) for call in trained.calls]
+    assert shares[:2] == [("20%", 0, [0]), ("20%", 1, [1])]
+    assert shares[-1] == (None, None, [0, 1])
+    assert len(shares) == 4 * 2 + 1
+    assert {call["n_start"] for call in trained.calls} == {143}
+    records = Records(tmp_path)
+    plan = PLANS["fig5"](Options(datasets=("digits",), scale="half", seeds=(0, 1)))
+    assert {records.state(run)[0] for run in plan} == {COMPLETE}
+    assert runs.main(flags) == 0
+    assert len(trained.calls) == 9
+
+
+def test_other_launchers_get_a_job_for_each_group(tmp_path, trained, monkeypatch):
+    launched: list = []
+
+    def launch(jobs, launcher, out):
+        launched.append((jobs, launcher, out))
+        return 3
+
+    def job(name, argv):
+        return types.SimpleNamespace(name=name, argv=argv)
+
+    monkeypatch.setitem(sys.modules, "experiments.launchers", types.SimpleNamespace(Job=job, launch=launch))
+    assert main(tmp_path, "--launcher=slurm", "--strategies=badge,ssl_random") == 1, "the launcher's code is not 0"
+    ((jobs, launcher, out),) = launched
+    assert (launcher, out) == ("slurm", tmp_path)
+    assert [one.name for one in jobs] == [
+        group.key for group in runs.groups(grid(strategies=("badge", "ssl_random")), Records(tmp_path))
+    ]
+    assert not trained.calls
+    for one in jobs:
+        assert one.argv[:2] == ("-m", "experiments.runs")
+        assert runs.main(one.argv[2:]) == 0
+    assert [call["names"] for call in trained.calls] == [["random", "badge"], ["ssl_random"]]
+    assert main(tmp_path, "--launcher=slurm", "--strategies=badge,ssl_random") == 0
+    assert len(launched) == 1, "nothing is left to launch"
+
+
+def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
+    options = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    write(tmp_path / "r", run_of("random"), {0: CURVE, 1: CURVE})
+    write(tmp_path / "b", run_of("badge"), {0: [0.5, 0.63, 0.73], 1: [0.5, 0.63, 0.76]})
+    write(tmp_path / "m", run_of("margin"), {0: [0.5, None], 1: [0.4, 0.5, 0.6]})
+    assert command.main("table3", "", table3.render, [*options, "--strategies=badge,margin,entropy"]) == 0
+    assert not trained.calls
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "| BadgeSampling ★ | SAL | **+2.50 ± 0.71 (–)** |" in text
+    assert "| margin | SAL | −10.00, 1 of 2 seeds (–) |" in text
+    assert "| entropy | SAL | – (–) |" in text
+    assert "- missing (no journal), digits 71+142..359, seeds 0, 1: entropy." in text
+    assert "- diverged (the loss was not finite in round 1), digits 71+142..359, seeds 0: margin." in text
+    assert "Runs: 5 of 8 complete, 1 diverged, 2 missing. Trained on cpu, jax 0.10.2, commit 0123456789ab;" in text
+    assert "scale half; preset paper; seeds 0, 1; epochs digits 20; accuracy is that of the last epoch" in text
+    table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
+    assert list(table.index) == ["random", "badge", "margin", "entropy"]
+    assert table.loc["badge", "api"] == pytest.approx(2.5)
+    assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"
+
+
+def test_a_table_and_a_figure_end_to_end(tmp_path):
+    options = ["--scale=smoke", f"--results={tmp_path}"]
+    assert command.main("table3", "", table3.render, [*options, "--strategies=random"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "Scale smoke: does it work? The numbers mean nothing." in text
+    assert "| RandomSampling | SAL | +0.00 (–) |" in text
+    assert "1 of 1 complete" in text
+
+    assert command.main("fig2", "", fig2.render, [*options, "--strategies=random"]) == 0
+    table = pd.read_csv(tmp_path / "reports" / "fig2.csv", comment="#")
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert 0 < row["uncertainty"] < 1
+    assert row["pool_diversity"] > 0
+    assert row["pool_inconsistency"] >= 0
+    assert 0 <= row["accuracy"] <= 100
+    for kind in ("png", "svg", "md"):
+        assert (tmp_path / "reports" / f"fig2.{kind}").stat().st_size > 500
+    (kept,) = tmp_path.rglob("measures_seed_0.json")
+    for path in tmp_path.rglob("weights"):
+        path.rename(path.with_name("taken away"))
+    before = kept.read_bytes()
+    assert command.main("fig2", "", fig2.render, [*options, "--strategies=random", "--norun"]) == 0
+    again = pd.read_csv(tmp_path / "reports" / "fig2.csv", comment="#")
+    pd.testing.assert_frame_equal(table, again)
+    assert kept.read_bytes() == before
