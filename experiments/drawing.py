@@ -71,7 +71,7 @@ def spread_line(
 
 def legend(figure: "Figure", grid: "Sequence[Axes]") -> None:
     """One for all axes, beside them."""
-    found = {}
+    found: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)

@@ -1,4 +1,4 @@
-"""What hand-made journals say is complete, what is grouped, continued and reported; and one table and figure in small."""
+"""What journals say is complete, what is grouped, continued and reported; and one table and figure in small."""
 
 import json
 import sys
