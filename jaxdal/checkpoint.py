@@ -83,9 +83,12 @@ class InsideRound:
         return None
 
     def offer(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
-              best: np.ndarray) -> None:  # fmt: skip
-        """Keep the state of a pack if the last one is old enough. done: steps."""
-        if cost.now() - self._saved < self._every:
+              best: np.ndarray, *, end: bool = False) -> None:  # fmt: skip
+        """Keep the state of a pack if the last one is old enough. done: steps.
+
+        end: of its training; other packs, or a long selection, may follow, so that a tenth of the time is enough.
+        """
+        if cost.now() - self._saved < self._every / (10 if end else 1):
             return
         newest = self._path(seeds) / f"step_{done:08}"
         save(newest, _as_tree(round_, seeds, state, done, seconds, best))
