@@ -24,6 +24,7 @@ def save(path: Path, tree: Tree) -> None:
     """Write a tree of dicts of arrays, after deleting what was there; the folder gets its name when it is whole."""
     import orbax.checkpoint as ocp  # here, because most commands write no weights
 
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)  # if that fails, Orbax's threads would wait 5 minutes
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 

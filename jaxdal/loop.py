@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, environment, settings, strategies, trainers
+from jaxdal import data, environment, settings, trainers
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -18,6 +18,7 @@ from jaxdal.lab import Lab, blocks_for
 from jaxdal.memory import load_memory, save_memory
 from jaxdal.pack import Run, choose, keep_weights, lines, train, warm
 from jaxdal.progress import Progress
+from jaxdal.strategies import build
 from jaxdal.types import Dataset, Strategy
 
 
@@ -60,7 +61,7 @@ def run(
 
 
 def run_together(
-    dataset: str | Dataset, strategies_: Sequence[str | Strategy], *,
+    dataset: str | Dataset, strategies: Sequence[str | Strategy], *,
     workdirs: Sequence[str | Path] | str | Path | None = None, data_dir: str | None = None,
     image_size: int | None = None, test_share: str | None = None, skip_broken: bool = False,
     save_weights: bool = False, checkpoint_seconds: float = 300.0, share_round_0: str | Path | None = None,
@@ -82,16 +83,15 @@ def run_together(
     if not checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
-    for strategy in strategies_:
+    for strategy in strategies:
         settings.check_names(strategy, **options)
     reading = data.Options(image_size, test_share, skip_broken)
     if isinstance(dataset, Dataset):
         data.check_options("arrays", reading)
     images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
-    chosen = [strategies.build(each) if isinstance(each, str) else each for each in strategies_]
-    every = [
-        settings.resolve(dataset, images, strategy, platform=devices[0].platform, **options) for strategy in strategies_
-    ]
+    chosen = [build(each) if isinstance(each, str) else each for each in strategies]
+    known = {"platform": devices[0].platform, "fingerprint": data.fingerprint(images)}
+    every = [settings.resolve(dataset, images, strategy, **known, **options) for strategy in strategies]
     if workdirs is None:
         folders = [settings.default_workdir(rules) for rules in every]
     elif isinstance(workdirs, str | Path):

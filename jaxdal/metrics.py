@@ -105,17 +105,16 @@ def cost(rounds: pd.DataFrame, together: bool = False) -> pd.DataFrame:
 
     Selection is infer + select; compilation and evaluation are in neither. Only rounds trained alone (`--pack=1`) are
     counted, or, with `together`, only the others: their seconds are those of a pack, here shared evenly by its runs.
-    rounds: of one method (columns seed, infer, select, train, runs_at_once, selected_at_once). The result has a row per
-    seed.
+    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once where that is another
+    number). The result has a row per seed.
     """
-    at_once = rounds[["runs_at_once", "selected_at_once"]].astype(float)
-    alone = (at_once == 1).all(axis=1)
-    known = at_once["runs_at_once"].notna()
-    chosen = rounds[known & (~alone if together else alone)]
+    trained = rounds["runs_at_once"].astype(float)
+    selected = rounds.get("selected_at_once", trained).astype(float)
+    alone = (trained == 1) & (selected == 1)
+    chosen = rounds[trained.notna() & (~alone if together else alone)]
     stages = [*SELECTION, *TRAINING]
-    runs = {stage: "runs_at_once" if stage in TRAINING else "selected_at_once" for stage in stages}
-    shared = pd.DataFrame({stage: chosen[stage].astype(float) / at_once[runs[stage]] for stage in stages})
-    shared = shared.loc[chosen.index]
+    runs = {stage: trained if stage in TRAINING else selected for stage in stages}
+    shared = pd.DataFrame({stage: chosen[stage].astype(float) / runs[stage][chosen.index] for stage in stages})
     table = shared.groupby(chosen["seed"]).mean()
     return table.assign(cost=table[stages].sum(axis=1, min_count=len(stages)))
 

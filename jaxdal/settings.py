@@ -84,9 +84,9 @@ def resolve(
     epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
     precision: str = "auto", pack: int = 0, mirror: bool | None = None, crop: int | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    milestones: Sequence[float] | None = None,
+    milestones: Sequence[float] | None = None, fingerprint: str | None = None,
 ) -> Settings:  # fmt: skip
-    """Settle every number; what is None comes from the preset and the data set.
+    """Settle every number; what is None comes from the preset and the data set. fingerprint: if it is known already.
 
     Raises:
         InputError: a name is unknown, or a number does not fit.
@@ -139,7 +139,7 @@ def resolve(
         flip=flip if mirror is None else mirror, crop=info.padding if crop is None else crop,
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
         eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],
-        num_classes=images.num_classes, fingerprint=data.fingerprint(images),
+        num_classes=images.num_classes, fingerprint=fingerprint or data.fingerprint(images),
     )  # fmt: skip
 
 
