@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.plans import PLANS, SCALES, SIZES, Options, Run
-from jaxdal import strategies
+from jaxdal import calls, strategies
 from jaxdal.errors import InputError
 from jaxdal.settings import PRESETS
 
@@ -66,10 +66,7 @@ def datasets(text: str) -> tuple[str, ...]:
 
 def names(text: str) -> tuple[str, ...]:
     """Strategies; commas within brackets belong to options."""
-    found, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        found = [*found, ""] if letter == "," and not depth else [*found[:-1], found[-1] + letter]
+    found = calls.names(text)
     try:
         for name in found:
             strategies.build(name)

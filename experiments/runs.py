@@ -26,6 +26,7 @@ from experiments.plans import Run
 from experiments.records import Record, Records, expected
 from jaxdal import strategies, trainers
 from jaxdal.comparison import COMPLETE, DIVERGED, MISSING
+from jaxdal.settings import folder_name
 
 DONE = (COMPLETE, DIVERGED)
 Results = list[jaxdal.Result]
@@ -134,9 +135,8 @@ def workdir(member: Member, results: Path) -> Path:
     name = f"{run.strategy}-{digest}{'-best' if run.eval_every else ''}-seeds_{seeds}"
     if len(name) > 120:
         name = f"{name[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    safe = ["".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in part) for part in (
-        run.dataset, name)]  # fmt: skip
-    return Path(results, *(["alone"] if run.pack == 1 else []), *safe)
+    above = results / "alone" if run.pack == 1 else results
+    return above / folder_name(run.dataset) / folder_name(name)
 
 
 def train(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> Results:
@@ -157,11 +157,8 @@ def train(group: Group, members: Sequence[Member], results: Path, data_dir: str 
 def run_together(
     dataset: str, names: Sequence[str], workdirs: Sequence[Path], results: Path, options: dict[str, Any]
 ) -> Results:
-    """One strategy after another, which share their first round."""
-    return [
-        jaxdal.run(dataset, name, workdir=folder, share_round_0=results / "round_0", **options)
-        for name, folder in zip(names, workdirs, strict=True)
-    ]
+    """All strategies as one program; other groups with the same training find their first round in `results`."""
+    return jaxdal.run_together(dataset, names, workdirs=workdirs, share_round_0=results / "round_0", **options)
 
 
 def work(found: Sequence[Group], results: Path, data_dir: str | None = None) -> list[str]:
@@ -174,7 +171,7 @@ def work(found: Sequence[Group], results: Path, data_dir: str | None = None) -> 
         names = ", ".join(member.run.strategy for member in waiting)
         print(f"{group.key}  {group.name}: {names}", file=sys.stderr, flush=True)
         note = results / "failed" / f"{group.key}.txt"
-        told = _try(group, waiting, results, data_dir)
+        told = _try(group, group.members, results, data_dir)
         if told and len(waiting) > 1:
             alone = {member.run.strategy: _try(group, [member], results, data_dir) for member in waiting}
             told = "\n".join(f"{name}: {one}" for name, one in alone.items() if one)

@@ -2,7 +2,7 @@
 
 from jaxdal.data import from_arrays
 from jaxdal.errors import InputError
-from jaxdal.loop import Result, run
+from jaxdal.loop import Result, run, run_together
 from jaxdal.types import Dataset, Signal, Strategy, Trainer
 
-__all__ = ["Dataset", "InputError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run"]
+__all__ = ["Dataset", "InputError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run", "run_together"]

@@ -21,6 +21,18 @@ def unknown(what: str, name: str, names: Iterable[str]) -> InputError:
     return InputError(f"unknown {what} {name!r}: {hint}there are {', '.join(known)}")
 
 
+def names(text: str) -> list[str]:
+    """Part names and calls at the commas between them: "random,bald(draws=20)"; those within brackets are options'."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
 def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T:
     """Make the value that `text` names in a table of constructors; options are Python literals, never evaluated.
 

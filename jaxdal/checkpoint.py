@@ -24,6 +24,7 @@ def save(path: Path, tree: Tree) -> None:
     """Write a tree of dicts of arrays, after deleting what was there; the folder gets its name when it is whole."""
     import orbax.checkpoint as ocp  # here, because most commands write no weights
 
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)  # if that fails, Orbax's threads would wait 5 minutes
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
@@ -83,9 +84,12 @@ class InsideRound:
         return None
 
     def offer(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
-              best: np.ndarray) -> None:  # fmt: skip
-        """Keep the state of a pack if the last one is old enough. done: steps."""
-        if cost.now() - self._saved < self._every:
+              best: np.ndarray, *, end: bool = False) -> None:  # fmt: skip
+        """Keep the state of a pack if the last one is old enough. done: steps.
+
+        end: of its training; other packs, or a long selection, may follow, so that a tenth of the time is enough.
+        """
+        if cost.now() - self._saved < self._every / (10 if end else 1):
             return
         newest = self._path(seeds) / f"step_{done:08}"
         save(newest, _as_tree(round_, seeds, state, done, seconds, best))

@@ -194,6 +194,7 @@ def _row(line: Line) -> dict[str, Any]:
         "accuracy_balanced": balanced(line),
         **{key: seconds.get(key) for key in SECONDS},
         "runs_at_once": line.get("runs_at_once"),
+        "selected_at_once": line.get("selected_at_once", line.get("runs_at_once")),
     }
 
 

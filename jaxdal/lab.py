@@ -1,5 +1,6 @@
 """The compiled programs and the images of one experiment: made once, used in every round."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from jaxdal.parallel import Lanes, packs
 from jaxdal.settings import Settings
 from jaxdal.signals import Gather
 from jaxdal.streaming import Blocks, HostPool
-from jaxdal.types import Array, Pool, Strategy, TestSet, Tree
+from jaxdal.types import Array, Pool, Signal, Strategy, TestSet, Tree
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 
@@ -33,11 +34,13 @@ ON_ACCELERATOR = Sizes(steps=256, rows=2048)
 
 
 def blocks_for(
-    settings: Settings, strategy: Strategy, image: Sequence[int], devices: Sequence[jax.Device], pool_bytes: int | None
-) -> Blocks | None:
+    settings: Settings, strategy: Strategy, image: Sequence[int], devices: Sequence[jax.Device],
+    pool_bytes: int | None, runs: int | None = None,
+) -> Blocks | None:  # fmt: skip
     """Decide whether the pool stays on the host, and how much of it comes at once; None if it fits on each device.
 
-    image: [H, W, C]. pool_bytes: most bytes of a device that its images may take; None: half of its memory.
+    image: [H, W, C]. pool_bytes: most bytes of a device that its images may take; None: half of its memory. runs: to be
+    trained, if not one per seed.
 
     Raises:
         InputError: the strategy needs the whole pool, or there is no room for the images of two steps.
@@ -49,7 +52,7 @@ def blocks_for(
     told = f"the {settings.pool * bytes_each:,} bytes of the training images do not fit into --pool_bytes={most}"
     if any(signal.prepare is not None for signal in strategy.needs):
         raise InputError(f"{told}, and strategy {settings.strategy!r} looks at all of them at once")
-    lanes = lanes_of(settings, devices)
+    lanes = lanes_of(packs_of(settings, devices, runs), devices)
     batch = settings.recipe.batch
     unlabelled = strategy.wrap(trainers.build(settings.trainer, settings.preset)).unlabelled * batch
     runs = max(lanes.width // lanes.mesh.size, 1)  # on each device
@@ -61,9 +64,14 @@ def blocks_for(
     return Blocks(min(steps, streaming.STEPS), rows)
 
 
-def lanes_of(settings: Settings, devices: Sequence[jax.Device]) -> Lanes:
-    """Lay out the packs of an experiment."""
-    return Lanes(len(packs(len(settings.seeds), len(devices), settings.pack)[0]), devices)
+def packs_of(settings: Settings, devices: Sequence[jax.Device], runs: int | None = None) -> list[range]:
+    """Cut the runs of an experiment, one per seed unless stated, into packs."""
+    return packs(len(settings.seeds) if runs is None else runs, len(devices), settings.pack, settings.pack_multiple)
+
+
+def lanes_of(cut: list[range], devices: Sequence[jax.Device]) -> Lanes:
+    """Lay out packs of one size."""
+    return Lanes(len(cut[0]), devices)
 
 
 class Lab:
@@ -71,41 +79,60 @@ class Lab:
 
     def __init__(
         self, settings: Settings, pool_x: np.ndarray, test: tuple[np.ndarray, np.ndarray], strategy: Strategy,
-        devices: Sequence[jax.Device], blocks: Blocks | None = None,
+        devices: Sequence[jax.Device], blocks: Blocks | None = None, *, runs: int | None = None,
+        like: "Lab | None" = None,
     ) -> None:  # fmt: skip
         """Put the images on the devices; programs are compiled at their first use.
 
-        blocks: what `blocks_for` has decided: unless None, the pool stays on the host.
+        blocks: what `blocks_for` has decided: unless None, the pool stays on the host. runs: how many there are, if not
+        one per seed. like: a lab of the same data, whose images are used where the same devices need them.
         """
         budget, platform = settings.budget, devices[0].platform
         self.settings = settings
         sizes = ON_CPU if platform == "cpu" else ON_ACCELERATOR
-        self.packs = packs(len(settings.seeds), len(devices), settings.pack)
-        self.lanes = lanes_of(settings, devices)
+        self.packs = packs_of(settings, devices, runs)
+        self.lanes = lanes_of(self.packs, devices)
+        if like is not None and like.lanes.mesh != self.lanes.mesh:
+            like = None
         self.pool: Pool | HostPool
         if blocks is None:
-            self.pool, rows = Pool(self.lanes.shared(pool_x)), sizes.rows
+            rows = sizes.rows
+            self.pool = Pool(self.lanes.shared(pool_x)) if like is None else like.pool
         else:
             self.pool, rows = HostPool(pool_x, self.lanes, blocks), min(blocks.rows, sizes.rows)
-        self.test = TestSet(*self.lanes.shared(test))
+        self.test: TestSet = TestSet(*self.lanes.shared(test)) if like is None else like.test
         self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
         model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, DTYPES[settings.precision])
-        network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
+        self._network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
         trainer = strategy.wrap(trainers.build(settings.trainer, settings.preset))
         self.engine = Engine(
-            self.lanes, network, trainer, settings.recipe, num_classes=settings.num_classes,
+            self.lanes, self._network, trainer, settings.recipe, num_classes=settings.num_classes,
             labels=(budget.labels[0], budget.labels[-1]), pool=pool_x.shape,
             rows=self.lanes.chunk(test[1].shape[0], sizes.rows), device_loop=platform != "cpu" or model.cpu_loop,
             chunk=sizes.steps, streams=blocks is not None,
         )  # fmt: skip
-        self.gather = Gather(self.lanes, network, strategy.needs, self.pool, rows)
+        self._rows = rows
+        self._gathers: dict[tuple[Signal, ...], Gather] = {}
 
         def initial(keys: Keys) -> Array:
             return jax.random.permutation(keys.initial_set, settings.pool)[: budget.n_start].astype(jnp.int32)
 
-        def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
-            return strategy.select(keys.select, known, budget.n_query, memory, *found)
-
         self.keys = self.lanes.lift(keys_for, "rs")  # (seeds: u32[R], round: i32[]) -> Keys
         self.initial = self.lanes.lift(initial, "r")  # Keys -> the start sets, i32[R, n_start]
-        self.select = self.lanes.lift(select, "rrr" + "r" * len(strategy.needs))
+        self._choose_by(strategy)
+
+    def beside(self, strategy: Strategy) -> "Lab":
+        """Return a lab for another strategy that is trained in the same way: it shares all but scoring and choosing."""
+        other = copy.copy(self)
+        other._choose_by(strategy)
+        return other
+
+    def _choose_by(self, strategy: Strategy) -> None:
+        def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
+            return strategy.select(keys.select, known, self.settings.budget.n_query, memory, *found)
+
+        needs = strategy.needs
+        if needs not in self._gathers:
+            self._gathers[needs] = Gather(self.lanes, self._network, needs, self.pool, self._rows)
+        self.gather = self._gathers[needs]
+        self.select = self.lanes.lift(select, "rrr" + "r" * len(needs))

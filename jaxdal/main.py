@@ -1,7 +1,9 @@
 """`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -14,7 +16,11 @@ flags.DEFINE_string("data_dir", None, "Where data sets are kept (default: $TFDS_
 flags.DEFINE_integer("image_size", None, "Height and width to which images of folder: and tfds: are resized.")
 flags.DEFINE_string("test_share", None, "Share of each class for testing if there is no test set (default: 20%).")
 flags.DEFINE_bool("skip_broken", False, "Leave broken image files out, and list them, in place of stopping.")
-flags.DEFINE_string("strategy", "badge", "Which images to label next: a name, or a call such as 'name(option=1)'.")
+flags.DEFINE_string(
+    "strategy",
+    "badge",
+    "Which images to label next: a name, or a call such as 'name(option=1)'; several, with commas, train together.",
+)
 flags.DEFINE_string("trainer", None, "supervised, mixmatch, consistency, fixmatch, or a call (default: strategy's).")
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
@@ -76,9 +82,10 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         return _fail(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits")
     from jaxdal import report
+    from jaxdal.calls import names
     from jaxdal.errors import InputError
     from jaxdal.journal import diverged
-    from jaxdal.loop import run
+    from jaxdal.loop import run_together
 
     try:
         try:
@@ -87,8 +94,10 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
-        result = run(
-            FLAGS.dataset, FLAGS.strategy, workdir=FLAGS.workdir, data_dir=FLAGS.data_dir,
+        strategies, above = names(FLAGS.strategy), FLAGS.workdir
+        workdirs = [above] if above and len(strategies) == 1 else above
+        results = run_together(
+            FLAGS.dataset, strategies, workdirs=workdirs, data_dir=FLAGS.data_dir,
             image_size=FLAGS.image_size, test_share=FLAGS.test_share, skip_broken=FLAGS.skip_broken,
             save_weights=FLAGS.save_weights, share_round_0=FLAGS.share_round_0,
             checkpoint_seconds=FLAGS.checkpoint_seconds, pool_bytes=FLAGS.pool_bytes,
@@ -100,15 +109,23 @@ def main(argv: Sequence[str]) -> int:
         )  # fmt: skip
     except InputError as error:
         return _fail(error)
-    report.print_table(result.header, result.groups)
-    picture = result.workdir / "accuracy.png"
-    report.plot(result.header, result.groups, picture)
-    print(f"{result.workdir / 'journal.jsonl'}\n{picture}")
-    stopped = diverged(result.groups)
+    for result in results:
+        if len(results) == 1:
+            report.print_table(result.header, result.groups)
+        picture = result.workdir / "accuracy.png"
+        report.plot(result.header, result.groups, picture)
+        print(f"{result.workdir / 'journal.jsonl'}\n{picture}")
+    if len(results) > 1:
+        told = shlex.join(["python", "-m", "jaxdal.main", *sys.argv[1:]])
+        report.compare([result.workdir for result in results], None if above is None else Path(above), told)
+    stopped = []
+    for result in results:
+        of = f" of {result.header['config']['strategy']}" if len(results) > 1 else ""
+        for seed, (round_, step) in diverged(result.groups).items():
+            stopped.append(f"seed {seed}{of} in round {round_} at step {step}")
     if stopped:
-        runs = ", ".join(f"seed {seed} in round {round_} at step {step}" for seed, (round_, step) in stopped.items())
-        others = "; the other runs are complete" if len(stopped) < len(seeds) else ""
-        return _fail(f"the loss was not finite: {runs}{others}")
+        others = "; the other runs are complete" if len(stopped) < len(seeds) * len(results) else ""
+        return _fail(f"the loss was not finite: {', '.join(stopped)}{others}")
     return 0
 
 

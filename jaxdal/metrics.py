@@ -105,15 +105,24 @@ def cost(rounds: pd.DataFrame, together: bool = False) -> pd.DataFrame:
 
     Selection is infer + select; compilation and evaluation are in neither. Only rounds trained alone (`--pack=1`) are
     counted, or, with `together`, only the others: their seconds are those of a pack, here shared evenly by its runs.
-    rounds: of one method (columns seed, infer, select, train, runs_at_once). The result has a row per seed.
+    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once where that is another
+    number). The result has a row per seed.
     """
-    alone = rounds["runs_at_once"].astype(float) == 1
-    known = rounds["runs_at_once"].notna()
-    chosen = rounds[known & (~alone if together else alone)]
+    trained = rounds["runs_at_once"].astype(float)
+    selected = rounds.get("selected_at_once", trained).astype(float)
+    alone = (trained == 1) & (selected == 1)
+    chosen = rounds[trained.notna() & (~alone if together else alone)]
     stages = [*SELECTION, *TRAINING]
-    shared = chosen[stages].astype(float).div(chosen["runs_at_once"].astype(float), axis=0)
+    runs = {stage: trained if stage in TRAINING else selected for stage in stages}
+    shared = pd.DataFrame({stage: chosen[stage].astype(float) / runs[stage][chosen.index] for stage in stages})
     table = shared.groupby(chosen["seed"]).mean()
     return table.assign(cost=table[stages].sum(axis=1, min_count=len(stages)))
+
+
+def at_once(line: Line, stage: str) -> int:
+    """How many runs shared the seconds of a stage: strategies that train together score the pool by themselves."""
+    selecting = stage in SELECTION and "selected_at_once" in line
+    return int(line["selected_at_once" if selecting else "runs_at_once"])
 
 
 def seconds(groups: Sequence[Group], stages: Sequence[str]) -> float:
@@ -122,7 +131,7 @@ def seconds(groups: Sequence[Group], stages: Sequence[str]) -> float:
     Selection is ("infer", "select"), fitting of helper networks included; training is ("train",).
     """
     spent = [
-        sum(line["seconds"][stage] for stage in stages) / line["runs_at_once"]
+        sum(line["seconds"][stage] / at_once(line, stage) for stage in stages)
         for group in groups
         for line in group
         if line.get("picks")

@@ -17,10 +17,24 @@ from jaxdal.types import Array, Tree
 AXIS = "devices"
 
 
-def packs(runs: int, devices: int, most: int) -> list[range]:
-    """Cut `runs` into packs of one size, at most `most` runs per device; the last pack may have fewer."""
-    count = -(-runs // (devices * most))
-    size = -(-runs // count)
+def packs(runs: int, devices: int, most: int, multiple: int = 1) -> list[range]:
+    """Cut `runs` into packs of one size, at most `most` runs per device; the last pack may have fewer.
+
+    multiple: of how many runs per device the packs are that a model trains fastest. A step takes a device about as long
+    as its runs, and 1.5 more, with 1.4 times as much for each run of an odd size: measured for the thin ResNet-18 on an
+    H100, whose packs of 1, 2, 4, 5 and 8 trained 115, 184, 245, 195 and 239 thousand images a second; LeNet's sizes are
+    all alike. Of equal choices, the one with fewer packs is taken.
+    """
+
+    def count(size: int) -> int:
+        return -(-runs // (devices * size))
+
+    def cost(size: int) -> float:
+        return count(size) * (size * (1.4 if size % multiple else 1.0) + 1.5)
+
+    best = min(range(most, 0, -1), key=lambda size: (cost(size), count(size)))
+    even = multiple == 1 or best % multiple
+    size = -(-runs // count(best)) if even else devices * best
     return [range(first, min(first + size, runs)) for first in range(0, runs, size)]
 
 
@@ -101,6 +115,10 @@ class Lanes:
             return jax.device_put(lanes, NamedSharding(self.mesh, self._per_run))
 
         return jax.tree.map(put, leaves)
+
+    def fetch(self, leaves: Tree) -> Tree:
+        """Bring device arrays to the host, as NumPy arrays."""
+        return jax.tree.map(np.asarray, leaves)
 
     def shared(self, leaves: Tree) -> Tree:
         """Put host arrays that all runs share on every device."""

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, TextIO
 
@@ -74,9 +74,8 @@ class Progress:
         """Tell the user something that even a quiet command must not hide."""
         self._print(text)
 
-    def end_round(self, group: Sequence[dict[str, Any]]) -> None:
-        """A round is finished; group: its journal lines."""
-        compiling = sum(line["seconds"]["compile"] / line["runs_at_once"] for line in group if "seconds" in line)
+    def end_round(self, groups: Mapping[str, Sequence[dict[str, Any]]], compiling: float = 0.0) -> None:
+        """A round is finished. groups: strategy -> journal lines; compiling: seconds of it that do not come again."""
         whole = max(0.0, self._now() - self._began - compiling)
         work = self._work[self._round]
         if self._done == self._first_done and self._done:  # a single chunk: nothing to measure but the whole
@@ -85,7 +84,7 @@ class Progress:
         self._done = work
         self._show()
         if not self._quiet:
-            self._print(f"{self._place()}: {_result(group)}, {_time(whole + compiling)}, {self._left()}")
+            self._print(f"{self._place()}: {_result(groups)}, {_time(whole + compiling)}, {self._left()}")
 
     def seconds_left(self) -> float | None:
         """Seconds until the last round is finished; None before anything could be measured."""
@@ -132,13 +131,20 @@ def _bar(console: Console, now: Callable[[], float]) -> rich.progress.Progress:
     )
 
 
-def _result(group: Sequence[dict[str, Any]]) -> str:
-    """The accuracy of a round, with its standard deviation where several runs have one."""
-    accuracies = [100 * line["accuracy"] for line in group if "diverged" not in line]
-    if not accuracies:
+def _result(groups: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The accuracy of a round, with its standard deviation where several runs have one; of several, worst and best."""
+    found = {}
+    for name, group in groups.items():
+        accuracies = [100 * line["accuracy"] for line in group if "diverged" not in line]
+        if accuracies:
+            spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+            found[mean(accuracies), name] = f"{mean(accuracies):.2f}{spread} %"
+    if not found:
         return "every run diverged"
-    spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"accuracy {mean(accuracies):.2f}{spread} %"
+    if len(set(found.values())) == 1:  # one strategy, or the round that all share
+        return f"accuracy {next(iter(found.values()))}"
+    told = [f"{text} ({name})" for (_, name), text in sorted(found.items())]
+    return f"accuracy {told[0]} to {told[-1]}"
 
 
 def _time(seconds: float) -> str:

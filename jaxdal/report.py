@@ -226,8 +226,8 @@ def _hardest(header: Line, groups: Sequence[Group], most: int = 3) -> list[str]:
     return [f"lowest accuracy in the last round: {worst}"] if len(shares) > most else []
 
 
-def compare(folders: Sequence[Path], out: Path, command: str) -> None:
-    """Print the tables of all journals in and below some folders; write report.html and CSV files into `out`.
+def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
+    """Print the tables of all journals in and below some folders; write report.html and CSV files into `out`, if any.
 
     Raises:
         InputError: a folder has no journal, or none can be read.
@@ -246,6 +246,8 @@ def compare(folders: Sequence[Path], out: Path, command: str) -> None:
             _print_cells(gaps)
     if len(judged) > 1:
         _print_cells(verdicts.overview(judged))
+    if out is None:
+        return
     out.mkdir(parents=True, exist_ok=True)
     for name, text in verdicts.spreadsheets(judged).items():
         _write(out / f"report_{name}.csv", text)

@@ -32,6 +32,9 @@ PRESETS = {
 }
 
 
+APART = ("budget", "recipe", "per_epoch", "pack_multiple")  # not keys of a journal's configuration
+
+
 class Settings(NamedTuple):
     """All that decides the numbers of an experiment."""
 
@@ -51,6 +54,7 @@ class Settings(NamedTuple):
     std: tuple[float, ...]
     eval_every: int  # epochs; 0: after the last one only
     pack: int  # most runs at once on a device
+    pack_multiple: int  # of how many runs packs had best be; decides speed alone
     pool: int
     test: int
     num_classes: int
@@ -64,7 +68,7 @@ class Settings(NamedTuple):
     def config(self) -> dict[str, Any]:
         """Return the first line of the journal: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
-        return {key: value for key, value in flat.items() if key not in ("budget", "recipe", "per_epoch")}
+        return {key: value for key, value in flat.items() if key not in APART}
 
     def training(self, strategy: Strategy) -> dict[str, Any]:
         """Return what decides round 0: all but the strategy, unless it changes how training is done."""
@@ -80,9 +84,9 @@ def resolve(
     epochs: int | None = None, batch: int | None = None, learning_rate: float | None = None, eval_every: int = 0,
     precision: str = "auto", pack: int = 0, mirror: bool | None = None, crop: int | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    milestones: Sequence[float] | None = None,
+    milestones: Sequence[float] | None = None, fingerprint: str | None = None,
 ) -> Settings:  # fmt: skip
-    """Settle every number; what is None comes from the preset and the data set.
+    """Settle every number; what is None comes from the preset and the data set. fingerprint: if it is known already.
 
     Raises:
         InputError: a name is unknown, or a number does not fit.
@@ -105,6 +109,7 @@ def resolve(
     _at_least("crop", crop, 0)
     if learning_rate is not None and not 0 < learning_rate < float("inf"):
         raise InputError(f"--learning_rate={learning_rate} is not a positive number")
+    multiple = net.pack_multiple if pack == 0 else 1
     if pack == 0:
         # On a CPU a block-diagonal convolution costs as many times more as there are runs.
         pack = 1 if platform == "cpu" and not net.cpu_loop else net.pack
@@ -133,8 +138,8 @@ def resolve(
         precision=precision,
         flip=flip if mirror is None else mirror, crop=info.padding if crop is None else crop,
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
-        eval_every=eval_every, pack=pack, pool=pool, test=images.test_y.shape[0], num_classes=images.num_classes,
-        fingerprint=data.fingerprint(images),
+        eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],
+        num_classes=images.num_classes, fingerprint=fingerprint or data.fingerprint(images),
     )  # fmt: skip
 
 
@@ -201,7 +206,12 @@ def default_workdir(settings: Settings) -> Path:
     """Return a folder of its own for every configuration, so that the same command continues and another starts."""
     digest = hashlib.sha256(json.dumps(settings.config(), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{Path(settings.dataset.replace(':', '-')).stem}-{settings.strategy}"
-    return Path("runs") / ("".join(c if c.isalnum() or c in "-_." else "_" for c in words) + f"-{digest}")
+    return Path("runs") / f"{folder_name(words)}-{digest}"
+
+
+def folder_name(text: str) -> str:
+    """Return the name of a folder for what is written like a call."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:

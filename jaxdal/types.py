@@ -51,7 +51,8 @@ class Model(NamedTuple):
 
     init: Callable[[Array], Tree]
     apply: Callable[..., tuple[Array, dict[str, Any]]]
-    pack: int  # runs that one accelerator trains at once with profit
+    pack: int  # most runs that one accelerator trains at once with profit
+    pack_multiple: int = 1  # packs of a multiple of it are fastest: `parallel.packs`
     cpu_loop: bool = False  # as fast inside a compiled loop on a CPU: no convolution of XLA's in it
     # (variables, taps of `apply`, keys: key[B]) -> logits f32[B, K], with a fresh dropout mask from each example's key
     stochastic_head: Callable[..., Array] | None = None

@@ -164,5 +164,8 @@ def test_cost_is_equation_2_of_runs_trained_alone():
     together = cost(rounds(*alone, *packed), together=True)
     assert together["cost"].to_list() == pytest.approx([(11 + 16) / 2])
     assert cost(rounds(*packed)).empty
+    mixed = rounds((3, 10.0, 5.0, 40.0, 5), (3, 0.0, 0.0, 80.0, 5)).assign(selected_at_once=[1, 5])
+    assert cost(mixed).empty, "trained with others, although scored alone"
+    assert cost(mixed, together=True)["cost"].to_list() == pytest.approx([(15 + 8 + 16) / 2])
     assert cost(rounds()).empty
     assert cost(rounds((0, None, None, None, None))).empty

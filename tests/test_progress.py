@@ -35,12 +35,11 @@ class World:
             self.time += 0.1 * part * runs
             progress.advance(part * runs)
         self.time += 5.0
-        progress.end_round(group(runs, 20.0 * compiles))
+        progress.end_round({"margin": group(runs)}, 20.0 * compiles)
 
 
-def group(runs: int, compiling: float = 0.0, died: int = 0) -> list[dict[str, Any]]:
-    seconds = {"train": 1.0, "infer": 0.0, "select": 0.0, "eval": 0.0, "compile": compiling}
-    common = {"round": 0, "labelled": 10, "seconds": seconds, "runs_at_once": runs}
+def group(runs: int, died: int = 0) -> list[dict[str, Any]]:
+    common = {"round": 0, "labelled": 10, "runs_at_once": runs}
     dead = [{"seed": seed, "round": 0, "labelled": 10, "diverged": {"step": 3}} for seed in range(died)]
     return dead + [{**common, "seed": seed, "accuracy": 0.5 + seed / 100} for seed in range(died, runs)]
 
@@ -115,7 +114,7 @@ def test_what_an_interrupted_process_did_costs_nothing_now() -> None:
         world.time += 2.0
         progress.advance(20)
         assert progress.seconds_left() == pytest.approx(10.0)
-        progress.end_round(group(1, compiling=1e6))  # seconds of the process that was killed
+        progress.end_round({"margin": group(1)}, compiling=1e6)  # seconds of the process that was killed
         assert progress.seconds_left() == pytest.approx(10.0)
 
 
@@ -126,7 +125,7 @@ def test_a_clock_that_stands_still() -> None:
             progress.start_round(round_, 10)
             progress.advance(2)
             progress.advance(2)
-            progress.end_round(group(1))
+            progress.end_round({"margin": group(1)})
     assert [line.rpartition(", ")[2] for line in plain(stream)] == ["- left", "- left"]
 
 
@@ -136,9 +135,9 @@ def test_rounds_that_ended_early_are_whole() -> None:
         progress.start_round(0, 10)
         progress.advance(20)
         progress.note("seed 0 diverged [bold]")
-        progress.end_round(group(2, died=2))
+        progress.end_round({"margin": group(2, died=2)})
         progress.start_round(1, 10)  # no step at all
-        progress.end_round(group(2, died=1))
+        progress.end_round({"margin": group(2, died=1)})
     lines = plain(stream)
     assert lines[0] == "seed 0 diverged [bold]"
     assert "every run diverged" in lines[1]

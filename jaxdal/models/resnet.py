@@ -61,7 +61,7 @@ def _average_pool(x: Array, window: tuple[int, ...]) -> Array:
     return x.reshape(batch, height // h, h, width // w, w, channels).mean((2, 4))
 
 
-def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> Model:
+def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int, pack_multiple: int = 1) -> Model:
     """The pure functions of a residual network, for images [H, W, C]."""
 
     def init(key: Array) -> Tree:
@@ -85,12 +85,12 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int) -> 
         logits: Any = Linear(module.num_classes).apply(head, features * (kept.astype(jnp.float32) / 0.8))
         return logits
 
-    return Model(init, apply, pack, stochastic_head=stochastic_head)
+    return Model(init, apply, pack, pack_multiple, stochastic_head=stochastic_head)
 
 
 def resnet18_thin(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
     """The narrow ResNet-18 behind the published numbers; d = 128, but 512 at 64x64 (pooled to 2x2 there)."""
-    return as_model(ResNet18((16, 32, 64, 128), num_classes, 4, dtype), image_shape, pack=5)
+    return as_model(ResNet18((16, 32, 64, 128), num_classes, 4, dtype), image_shape, pack=8, pack_multiple=4)
 
 
 def resnet18(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
