@@ -4,12 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.launchers import LAUNCHERS
 from experiments.plans import PLANS, SCALES, SIZES, Options, Run
 from jaxdal import calls, strategies
 from jaxdal.errors import InputError
 from jaxdal.settings import PRESETS
-
-LAUNCHERS = ("local", "slurm", "ray")
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -27,7 +26,11 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
     add("--results", type=Path, default=Path("runs/paper"), help="where journals and reports are")
     add("--data_dir", help="where the data sets are, as of jaxdal.main")
-    add("--launcher", choices=LAUNCHERS, default="local", help="where runs go")
+    add("--launcher", choices=LAUNCHERS, default="local", help="where runs go; README.md here has the next four")
+    add("--sbatch", default="", help="options of sbatch")
+    add("--submit", action="store_true", help="of --launcher=slurm: run sbatch, too")
+    add("--address", help="of a Ray cluster")
+    add("--gpus", type=float, help="of a job (default: 1)")
     add("--map", choices=("tsne", "pca"), default="tsne", help="of Figure 3")
     add("--together", type=int, default=0, help="most methods that are trained as one program (default: no limit)")
     add("--only", type=lambda text: text.split(","), help="keys of groups, as --list of experiments.runs prints them")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jaxdal
+from experiments import launchers
 from experiments import options as flags
 from experiments.plans import Run
 from experiments.records import Record, Records, expected
@@ -219,12 +220,11 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
     if given.launcher == "local":
         jaxdal_main().cache_programs()
         return work(found, given.results, given.data_dir)
-    from experiments.launchers import Job, launch
-
     common = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given))
     keys = dict.fromkeys(group.key for group in found if group.state != "done")
-    jobs = [Job(key, (*common, f"--only={key}")) for key in keys]
-    code = launch(jobs, given.launcher, given.results) if jobs else 0
+    jobs = [launchers.Job(key, (*common, f"--only={key}")) for key in keys]
+    launching = {name: getattr(given, name) for name in launchers.Options._fields}
+    code = launchers.launch(jobs, given.launcher, given.results, **launching) if jobs else 0
     return [f"--launcher={given.launcher} ended with code {code}"] if code else []
 
 

@@ -76,8 +76,8 @@ def run_together(
     workdirs: a folder for each strategy, or one above all of them (default: below runs/). image_size, test_share,
     skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options). share_round_0: a folder where strategies
     find the round 0 that another command with the same training has trained. pool_bytes: of a device, for training
-    images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a random share of
-    the training images, "40%" (data.share_of_pool); budgets are of it.
+    images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a random share
+    of the training images, "40%" (data.share_of_pool); budgets are of it.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import command, fig2, runs, table3
+from experiments import command, fig2, launchers, runs, table3
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records, resolved
 from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
@@ -201,7 +201,7 @@ def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
     assert "6 complete, 2 missing in all" in told
     trained.together.broken = set()
     assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 0
-    assert trained.calls[-1]["names"] == ["margin"]
+    assert trained.calls[-1]["names"] == ["random", "margin", "badge"], "what is complete keeps its place"
     assert not list((tmp_path / "failed").iterdir())
 
 
@@ -230,17 +230,16 @@ def test_shares_of_a_pool_are_a_journal_for_each_seed(tmp_path, trained):
 def test_other_launchers_get_a_job_for_each_group(tmp_path, trained, monkeypatch):
     launched: list = []
 
-    def launch(jobs, launcher, out):
-        launched.append((jobs, launcher, out))
+    def launch(jobs, launcher, out, **options):
+        launched.append((jobs, launcher, out, options))
         return 3
 
-    def job(name, argv):
-        return types.SimpleNamespace(name=name, argv=argv)
-
-    monkeypatch.setitem(sys.modules, "experiments.launchers", types.SimpleNamespace(Job=job, launch=launch))
-    assert main(tmp_path, "--launcher=slurm", "--strategies=badge,ssl_random") == 1, "the launcher's code is not 0"
-    ((jobs, launcher, out),) = launched
+    monkeypatch.setattr(launchers, "launch", launch)
+    flags = ("--launcher=slurm", "--gpus=2", "--sbatch=--time=8:00:00", "--strategies=badge,ssl_random")
+    assert main(tmp_path, *flags) == 1, "the launcher's code is not 0"
+    ((jobs, launcher, out, options),) = launched
     assert (launcher, out) == ("slurm", tmp_path)
+    assert options == {"sbatch": "--time=8:00:00", "submit": False, "address": None, "gpus": 2.0}
     assert [one.name for one in jobs] == [
         group.key for group in runs.groups(grid(strategies=("badge", "ssl_random")), Records(tmp_path))
     ]
