@@ -22,11 +22,12 @@ from experiments.reporting import Report, key
 from jaxdal.verdicts import Table, number, spread
 
 if TYPE_CHECKING:  # slow to import
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SHOWN = {
     "diversity": "diversity, features", "diversity_pixels": "diversity, pixels", "uncertainty": "uncertainty",
-    "inconsistency": "inconsistency", "accuracy": "accuracy after it, %",
+    "inconsistency": "inconsistency", "accuracy": "accuracy after, %",
 }  # fmt: skip
 
 
@@ -63,8 +64,8 @@ def _cells(table: pd.DataFrame) -> Table:
         rows.append([dataset, "all unlabelled images; accuracy before", *cells, ""])
     notes = [
         f"Published, in words: {published.SAYS['fig2']}",
-        f"Distances of all unlabelled images are those of {case.SAMPLE:,} of them. A dash where the network of round 0 "
-        "was not kept.",
+        f"Distances of all unlabelled images are those of at most {case.SAMPLE:,} of them. Inconsistency is 0 where "
+        "nothing is augmented (digits). A dash where the network of round 0 was not kept.",
     ]
     columns = ["data set", "picks of", *SHOWN.values(), "seeds"]
     return Table("Figure 2: what semi-supervised strategies pick", columns, rows, notes)
@@ -75,26 +76,37 @@ def _form(name: str) -> str:
 
 
 def _bars(table: pd.DataFrame) -> "Figure":
-    shown = [name for name in SHOWN if name != "diversity_pixels"]
-    figure, grid = drawing.panels([SHOWN[name] for name in shown], across=4, width=2.6, height=3.2)
-    strategies = list(dict.fromkeys(table["strategy"]))
-    for axes, name in zip(grid, shown, strict=True):
-        for place, strategy in enumerate(strategies):
-            own = table.loc[table["strategy"] == strategy, name].dropna()
-            if len(own):
-                axes.bar(place, own.mean(), color=drawing.COLOURS[place], alpha=0.85, width=0.7)
-                axes.errorbar(place, own.mean(), own.std() if len(own) > 1 else 0, color="0.2", capsize=3, lw=1)
-        line = table[f"pool_{name}"].mean()
-        if pd.notna(line):
-            axes.axhline(line, color="0.3", ls="--", lw=1)
-        if name == "accuracy" and table[name].notna().any():
-            values = table[[name, f"pool_{name}"]].stack()
-            margin = 0.25 * (values.max() - values.min()) or 1.0
-            axes.set_ylim(values.min() - margin, values.max() + margin)
-        labels = [published.METHODS.get(one, one).removeprefix("SSL") for one in strategies]
-        axes.set_xticks(range(len(strategies)), labels, rotation=30, ha="right", fontsize=7.5)
-        axes.grid(axis="x", visible=False)
+    measures = [name for name in SHOWN if name != "diversity_pixels"]
+    shown = [(dataset, name) for dataset in dict.fromkeys(table["dataset"]) for name in measures]
+    titles = [f"{published.DATASETS.get(dataset, dataset)}: {SHOWN[name]}" for dataset, name in shown]
+    figure, grid = drawing.panels(titles, across=4, width=2.6, height=3.2)
+    for axes, (dataset, name) in zip(grid, shown, strict=True):
+        _panel(axes, table[table["dataset"] == dataset], name)
+    figure.supxlabel("dashed: all unlabelled images, and accuracy before the query", fontsize=7.5)
     return figure
+
+
+def _panel(axes: "Axes", table: pd.DataFrame, name: str) -> None:
+    """A bar for each strategy."""
+    strategies = list(dict.fromkeys(table["strategy"]))
+    for place, strategy in enumerate(strategies):
+        own = table.loc[table["strategy"] == strategy, name].dropna()
+        if len(own):
+            axes.bar(place, own.mean(), color=drawing.COLOURS[place % len(drawing.COLOURS)], alpha=0.85, width=0.7)
+        if len(own) > 1:
+            axes.errorbar(place, own.mean(), own.std(), color="0.2", capsize=3, lw=1)
+    before = table[f"pool_{name}"].mean()
+    if pd.notna(before):
+        axes.axhline(before, color="0.3", ls="--", lw=1)
+    values = table[[name, f"pool_{name}"]].stack().dropna()
+    if name == "accuracy" and len(values):
+        margin = 0.25 * (values.max() - values.min()) or 1.0
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+    if len(values) and not values.any():  # nothing is augmented: all answers are alike
+        axes.set_ylim(0, 1)
+    labels = [published.METHODS.get(one, one).removeprefix("SSL") for one in strategies]
+    axes.set_xticks(range(len(strategies)), labels, rotation=30, ha="right", fontsize=7.5)
+    axes.grid(axis="x", visible=False)
 
 
 if __name__ == "__main__":

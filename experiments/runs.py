@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jaxdal
 from experiments import launchers
 from experiments import options as flags
+from experiments.estimate import hours
 from experiments.plans import Run
 from experiments.records import Record, Records, expected
 from jaxdal import strategies, trainers
@@ -208,6 +209,8 @@ def show(found: Sequence[Group], records: Records) -> None:
             for each in member.states:
                 count[each] = count.get(each, 0) + 1
     print(", ".join(f"{number} {state}" for state, number in count.items()) or "nothing to run", "in all")
+    waiting = [one.run for group in found for one in group.members for state in one.states if state not in DONE]
+    print(f"to do: {hours(waiting):.1f} hours of training on one H100 (estimate, experiments/estimate.py)")
     for path, told in records.unreadable.items():
         print(f"{path}: {told}")
 

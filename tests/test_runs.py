@@ -1,17 +1,19 @@
 """What journals say is complete, what is grouped, continued and reported; and one table and figure in small."""
 
+import importlib
 import json
 import sys
 import types
 from pathlib import Path
 
 import journals
+import numpy as np
 import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import command, fig2, launchers, runs, table3
+from experiments import case, command, fig2, fig3, fig5, fig8, launchers, runs, table3
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records, resolved
 from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
@@ -51,7 +53,8 @@ def trained(monkeypatch):
             )  # fmt: skip
             if not (folder / "journal.jsonl").exists():
                 rounds = run.budget.rounds
-                write(folder, run, {seed: [0.5 + 0.1 * at for at in range(rounds)] for seed in seeds})
+                first = 0.12 if "direct" in name else 0.1
+                write(folder, run, {seed: [first + 0.1 * at for at in range(rounds)] for seed in seeds})
                 if run.pool_share:
                     note(folder, pool_share=run.pool_share, pool_seed=options["pool_seed"])
         return []
@@ -225,6 +228,34 @@ def test_shares_of_a_pool_are_a_journal_for_each_seed(tmp_path, trained):
     assert {records.state(run)[0] for run in plan} == {COMPLETE}
     assert runs.main(flags) == 0
     assert len(trained.calls) == 9
+    assert command.main("fig5", "", fig5.render, flags[1:]) == 0
+    table = pd.read_csv(tmp_path / "reports" / "fig5.csv", comment="#")
+    assert len(table) == 5 * 3 * 2, "shares, rounds, seeds"
+    assert sorted(table["share"].unique()) == [20, 40, 60, 80, 100]
+    np.testing.assert_allclose(table["gap"], 2)
+    text = (tmp_path / "reports" / "fig5.md").read_text()
+    assert "| digits | 40% | 432 | 215 | 22.00 | 20.00 | +2.00 ± 0.00 | 2/2 |" in text
+
+
+def test_a_sweep_takes_the_last_round_of_finished_runs(tmp_path, trained):
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}"]
+    assert command.main("fig8", "", fig8.render, [*flags, "--strategies=badge"]) == 0
+    before = pd.read_csv(tmp_path / "reports" / "fig8.csv", comment="#")
+    assert len(before) == (5 + 4) * 2
+    runs_of = {tuple(run.budget): run for run in PLANS["fig8"](GRID._replace(strategies=("badge",)))}
+    for row in before.itertuples():
+        rounds = runs_of[row.n_start, row.n_query, row.n_end].budget.rounds
+        assert row.final == pytest.approx(10 + 10 * (rounds - 1))
+        assert row.mean_of_rounds == pytest.approx(10 + 5 * (rounds - 1))
+    (one,) = [path for path in tmp_path.rglob("journal.jsonl") if '"n_query":576' in path.read_text()]
+    lines = one.read_text().splitlines(keepends=True)
+    one.write_text("".join(lines[:3]))  # the first line, and round 0 of both seeds
+    assert command.main("fig8", "", fig8.render, [*flags, "--strategies=badge", "--norun"]) == 0
+    after = pd.read_csv(tmp_path / "reports" / "fig8.csv", comment="#")
+    assert len(after) == len(before) - 2
+    text = (tmp_path / "reports" / "fig8.md").read_text()
+    assert "- partial (1 of 2 rounds), digits 143+576..719, seeds 0, 1: badge." in text
+    assert "| (b) digits, by query size | BadgeSampling | 40.1 % (576) | 2 | 719 | – | – | 0/2 |" in text
 
 
 def test_other_launchers_get_a_job_for_each_group(tmp_path, trained, monkeypatch):
@@ -273,6 +304,39 @@ def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
     assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_every_command_reports_before_anything_has_run(tmp_path, name):
+    module = importlib.import_module(f"experiments.{name}")
+    assert f"\n    python -m experiments.{name}" in module.__doc__, "a file opens with its command"
+    assert "Published" in module.__doc__
+    plan = PLANS[name](Options())
+    assert ("on one H100 (estimate" in module.__doc__) == bool(plan)
+    assert command.main(name, module.__doc__, module.render, [f"--results={tmp_path}", "--norun"]) == 0
+    text = (tmp_path / "reports" / f"{name}.md").read_text()
+    if plan:
+        assert f"Runs: 0 of {len(plan)} complete, {len(plan)} missing." in text
+        assert "- missing (no journal), " in text
+    assert (tmp_path / "reports" / f"{name}.png").exists() == name.startswith("fig")
+
+
+def test_measures_of_picks():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 2, 2, 1), np.uint8)
+    probs = rng.dirichlet(np.ones(3), 6).astype(np.float32)
+    found = case.Signals(rng.normal(size=(6, 4)).astype(np.float32), probs, rng.random(6).astype(np.float32))
+    rows = np.array([1, 3, 4])
+    told = case.measures(rows, found, images, rows)
+    pairs = [(1, 3), (1, 4), (3, 4)]
+    pixels = images.reshape(6, -1) / 255
+    expected = {
+        "diversity": np.mean([np.linalg.norm(found.features[i] - found.features[j]) for i, j in pairs]),
+        "diversity_pixels": np.mean([np.linalg.norm(pixels[i] - pixels[j]) for i, j in pairs]),
+        "uncertainty": np.mean([1 - max(probs[i]) for i in rows]),
+        "inconsistency": np.mean([found.variance[i] for i in rows]),
+    }
+    assert told == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_table_and_a_figure_end_to_end(tmp_path):
     options = ["--scale=smoke", f"--results={tmp_path}"]
     assert command.main("table3", "", table3.render, [*options, "--strategies=random"]) == 0
@@ -289,8 +353,13 @@ def test_a_table_and_a_figure_end_to_end(tmp_path):
     assert row["pool_diversity"] > 0
     assert row["pool_inconsistency"] >= 0
     assert 0 <= row["accuracy"] <= 100
+    assert command.main("fig3", "", fig3.render, [*options, "--strategies=random", "--map=pca", "--norun"]) == 0
+    points = pd.read_csv(tmp_path / "reports" / "fig3.csv", comment="#")
+    assert len(points) == 1438, "all of a small pool"
+    assert points["random"].sum() == 15
     for kind in ("png", "svg", "md"):
-        assert (tmp_path / "reports" / f"fig2.{kind}").stat().st_size > 500
+        for name in ("fig2", "fig3"):
+            assert (tmp_path / "reports" / f"{name}.{kind}").stat().st_size > 500
     (kept,) = tmp_path.rglob("measures_seed_0.json")
     for path in tmp_path.rglob("weights"):
         path.rename(path.with_name("taken away"))
