@@ -5,7 +5,7 @@
     python -m experiments.table3 --scale=smoke
 
 Hours on one H100 (estimates of training alone, experiments/estimate.py): five seeds: MNIST 0.2, CIFAR-10 9, GTSRB 7,
-CIFAR-100 9, Tiny-ImageNet 69; one seed of all 19; --scale=half with five 25.
+CIFAR-100 9, Tiny-ImageNet 69; one seed of all: 19; --scale=half, five seeds: 25.
 Published (arXiv 2212.03088, Table 3): experiments/published.py, API; beside ours in brackets. A row with a star is
 above random sampling on every data set; the best of the supervised (SAL) and semi-supervised (SSAL) methods are bold.
 """
