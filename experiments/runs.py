@@ -221,7 +221,9 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
     if given.only:
         found = [group for group in found if group.key in given.only]
     if given.launcher == "local":
-        jaxdal_main().cache_programs()
+        from jaxdal.main import cache_programs  # late: importing it defines flags of its own
+
+        cache_programs()
         return work(found, given.results, given.data_dir)
     common = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given))
     keys = dict.fromkeys(group.key for group in found if group.state != "done")
@@ -229,13 +231,6 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
     launching = {name: getattr(given, name) for name in launchers.Options._fields}
     code = launchers.launch(jobs, given.launcher, given.results, **launching) if jobs else 0
     return [f"--launcher={given.launcher} ended with code {code}"] if code else []
-
-
-def jaxdal_main() -> Any:
-    """The module of the command, which is imported late: it defines flags of its own."""
-    from jaxdal import main
-
-    return main
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -61,7 +61,7 @@ def trained(monkeypatch):
 
     together.broken = set()
     monkeypatch.setattr(runs, "run_together", together)
-    monkeypatch.setattr(runs, "jaxdal_main", lambda: types.SimpleNamespace(cache_programs=lambda: None))
+    monkeypatch.setattr("jaxdal.main.cache_programs", lambda: None)
     return types.SimpleNamespace(calls=calls, together=together)
 
 
