@@ -13,7 +13,7 @@ from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import margin_score
 from jaxdal.types import Array, Strategy, Tree
 
-LARGEST = 100_000  # rows whose clustering takes seconds on an accelerator; the work grows with the square
+LARGEST = 100_000  # rows to cluster: the work grows with the square
 
 
 def cluster_margin(

@@ -75,8 +75,9 @@ def average_linkage(unit: Array, count: int = 1) -> tuple[Array, Array, Array]:
     start = Forest(
         mean=unit, size=jnp.ones(n), spread=jnp.where(jnp.any(unit != 0, axis=1), 0.0, 1.0), level=jnp.zeros(n),
         live=jnp.ones(n, jnp.bool_), near=jnp.full(n, UNKNOWN, jnp.int32), gap=jnp.zeros(n),
-        parent=jnp.zeros(n, jnp.int32), height=jnp.full(n, jnp.inf), moved=jnp.full(n, NEVER, jnp.int32), passes=jnp.int32(0),
-        alive=jnp.int32(n), quota=jnp.int32(n), limit=jnp.float32(jnp.inf), done=jnp.bool_(need <= 0),
+        parent=jnp.zeros(n, jnp.int32), height=jnp.full(n, jnp.inf), moved=jnp.full(n, NEVER, jnp.int32),
+        passes=jnp.int32(0), alive=jnp.int32(n), quota=jnp.int32(n), limit=jnp.float32(jnp.inf),
+        done=jnp.bool_(need <= 0),
     )  # fmt: skip
     end = jax.lax.while_loop(lambda now: ~now.done, step, start)
     child = jnp.argsort(end.moved, stable=True)[:-1].astype(jnp.int32)
