@@ -14,7 +14,8 @@ from sklearn.cluster import AgglomerativeClustering
 
 import jaxdal
 from jaxdal.errors import InputError
-from jaxdal.strategies.cluster_margin import average_linkage, cluster_margin, clusters, cut, round_robin
+from jaxdal.strategies.cluster_margin import cluster_margin, clusters, round_robin
+from jaxdal.strategies.linkage import average_linkage, cut
 
 N, WIDTH = 60, 6
 
