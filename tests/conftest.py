@@ -22,6 +22,28 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tiny_is_a_model():
+    """`--model=tiny`; in no table while tests are collected, so that tests over all models have those of users only."""
+    import tiny
+
+    from jaxdal.models import MODELS
+
+    MODELS["tiny"] = tiny.tiny
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Leave out the optimisations of LLVM, half of the time of compiling. Not where numbers of programs are compared.
+
+    XLA does all that it does to a program as ever; but loops over numbers are not vectorised, products and sums not
+    fused.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def blobs():
     """A data set that is learnt in a few steps: each class a bright spot at its own place, with noise."""
