@@ -34,10 +34,10 @@ def _tiny_is_a_model():
 
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
-    """Leave out the optimisations of LLVM, half of the time of compiling. Not where numbers of programs are compared.
+    """Leave out the optimisations of LLVM, half of the time of compiling, for tests of what programs do.
 
-    XLA does all that it does to a program as ever; but loops over numbers are not vectorised, products and sums not
-    fused.
+    XLA does to a program all that it does as ever, but the code for a processor is plain: no vectors, no products fused
+    with sums. Not for tests of that: the steps of the models, packs of them, many devices, stored picks.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -59,6 +59,13 @@ def blobs():
         return images.astype(np.uint8), labels
 
     return from_arrays(*draw(200), *draw(80), num_classes=4)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cache of decoded images, which is the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "jaxdal" / "images"
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_optimiser_is_sgd_with_momentum_decay_and_clamp(clamp):
 
 
 def test_device_loop_equals_host_loop(blobs):
-    looped, stepped = bench(blobs, [0, 1]), bench(blobs, [0, 1])
+    looped, stepped = (bench(blobs, [0, 1], model="lenet") for _ in range(2))
     stepped.lab.engine._device_loop = False
     assert looped.lab.engine._device_loop, "LeNet has no convolution that a loop would slow down"
     assert not bench(blobs, [0], model="resnet18_thin").lab.engine._device_loop, "but this one has"

@@ -36,12 +36,14 @@ def test_lanes(runs, devices, width, used):
     assert np.asarray(doubled)[:runs].tolist() == list(range(0, 2 * runs, 2))
 
 
-@pytest.mark.parametrize(("seeds", "devices"), [([0], 8), ([0, 1, 2], 8), ([0, 1, 2, 3, 4], 3)])
-def test_many_devices_equal_one(blobs, seeds, devices):
+@pytest.mark.parametrize(
+    ("seeds", "devices", "model"), [([0], 8, "lenet"), ([0, 1, 2], 8, "tiny"), ([0, 1, 2, 3, 4], 3, "tiny")]
+)
+def test_many_devices_equal_one(blobs, seeds, devices, model):
     """Split or spread, idle lanes included: weights, accuracy, signals and picks."""
     results = []
     for count in (1, devices):
-        one = bench(blobs, seeds, devices=count)
+        one = bench(blobs, seeds, devices=count, model=model)
         state = one.train(4)
         correct = one.lab.engine.evaluate(state.variables, one.lab.test)
         found = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)

@@ -11,7 +11,11 @@ from jaxdal import loop, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.engine import Engine
 
-OPTIONS = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "seeds": [0, 3], "quiet": True}
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+OPTIONS = {
+    "n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "model": "tiny", "seeds": [0, 3],
+    "quiet": True,
+}  # fmt: skip
 STEPS = 5  # of a round of MixMatch: one epoch of a pool of 200
 
 

@@ -125,7 +125,8 @@ def timeless(result: jaxdal.Result) -> list[Any]:
 def test_a_whole_experiment_is_the_same_and_never_holds_more_than_it_may(tmp_path, held, monkeypatch):
     """Though it was stopped within a round."""
     monkeypatch.setattr(environment, "_commit", lambda: "somebody may commit while tests run")
-    options = {"n_start": 48, "n_query": 16, "n_end": 64, "epochs": 6, "batch": 16, "eval_every": 2, "seeds": [0, 1]}
+    options = {"n_start": 48, "n_query": 16, "n_end": 64, "epochs": 6, "batch": 16, "eval_every": 2}
+    options |= {"seeds": [0, 1], "model": "tiny"}
 
     def play(name: str, **more: Any) -> jaxdal.Result:
         fixed = {"workdir": tmp_path / name, "devices": jax.devices()[:1], "quiet": True, "checkpoint_seconds": 0.0}
