@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import assert_same, fake
+from fakes import TRAIN, assert_same, fake
 
 from jaxdal import data
 from jaxdal.data import prepared, published
