@@ -15,10 +15,9 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import tiny
 
 import jaxdal
-from jaxdal import Dataset, Result, Strategy, checkpoint, environment, from_arrays, loop, models, signals
+from jaxdal import Dataset, Result, Strategy, checkpoint, environment, from_arrays, loop, signals
 from jaxdal.engine import Engine
 from jaxdal.journal import Journal
 from jaxdal.strategies.picking import top_unknown
@@ -30,7 +29,7 @@ LABELS = (48, 64, 80)  # of each round
 CALLS = 3  # of `advance` per round and pack, each followed by an evaluation
 OPTIONS: dict[str, Any] = {
     "seeds": SEEDS, "pack": 2, "n_start": 48, "n_query": 16, "n_end": 80, "batch": 16, "epochs": 2 * CALLS,
-    "eval_every": 2, "learning_rate": 0.1, "model": "tiny", "quiet": True,
+    "eval_every": 2, "learning_rate": 0.1, "quiet": True,
 }  # fmt: skip
 STEPS = [2 * labels // 16 for labels in LABELS]  # of each of these calls
 
@@ -141,7 +140,6 @@ POINTS: dict[str, Callable[[int], None]] = {
 def main(workdir: str, point: str, count: str, *options: str) -> None:
     """Run the experiment until the point is reached."""
     Engine.advance = watched(Engine.advance, lambda call: print(*call, flush=True))
-    models.MODELS["tiny"] = tiny
     POINTS[point](int(count))
     values = dict(option.split("=") for option in options)
     experiment(Path(workdir), **{name: float(value) for name, value in values.items()})

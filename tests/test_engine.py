@@ -1,15 +1,20 @@
 """The step, the two loops over steps, evaluation, and a run that diverges."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import bench as small_bench
+from labs import on_host
 
 from jaxdal import engine
 from jaxdal.engine import Engine
 from jaxdal.trainers import supervised
 from jaxdal.types import Recipe
+
+bench = functools.partial(small_bench, model="lenet")  # not the tiny model: numbers of real ones are compared
 
 
 def test_learning_rate_falls_to_a_tenth_at_each_milestone():
@@ -40,7 +45,7 @@ def test_optimiser_is_sgd_with_momentum_decay_and_clamp(clamp):
 
 
 def test_device_loop_equals_host_loop(blobs):
-    looped, stepped = (bench(blobs, [0, 1], model="lenet") for _ in range(2))
+    looped, stepped = bench(blobs, [0, 1]), bench(blobs, [0, 1])
     stepped.lab.engine._device_loop = False
     assert looped.lab.engine._device_loop, "LeNet has no convolution that a loop would slow down"
     assert not bench(blobs, [0], model="resnet18_thin").lab.engine._device_loop, "but this one has"

@@ -336,7 +336,7 @@ def test_weights_of_every_round_load_and_give_the_accuracies(tmp_path: Path, und
     assert_same(tmp_path, undisturbed)
     images = killer.images()
     mean, std = measure(images.train_x)
-    network = models.build("tiny", images.test_x.shape[1:], images.num_classes)
+    network = models.build("lenet", images.test_x.shape[1:], images.num_classes)
 
     @jax.jit
     def predict(variables: Any) -> jax.Array:
