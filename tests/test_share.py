@@ -1,5 +1,6 @@
 """Strategies with the same training share their first round."""
 
+import gc
 from pathlib import Path
 
 import jax
@@ -114,6 +115,8 @@ def test_several_processes_may_share_the_same_round(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["step_00000004"], "those who were slower left nothing"
 
 
+# Orbax, failing midway, leaves coroutines behind: they go here, and not in whatever test Python next looks for garbage.
+@pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 def test_a_share_that_fails_does_not_end_the_run(blobs, tmp_path, capsys):
     (tmp_path / "store").write_text("not a folder")
     result = jaxdal.run(
@@ -122,6 +125,7 @@ def test_a_share_that_fails_does_not_end_the_run(blobs, tmp_path, capsys):
     )  # fmt: skip
     assert len(result.groups) == 1
     assert "round 0 could not be shared" in capsys.readouterr().err
+    gc.collect()
 
 
 def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):
