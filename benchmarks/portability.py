@@ -115,7 +115,7 @@ def graphs(pool: Pool) -> Iterator[Check]:
     """The graph network, and the tree of Cluster-Margin."""
     from reference import cluster_margin, gcn
 
-    ours, tree = import_module("jaxdal.strategies.gcn"), import_module("jaxdal.strategies.cluster_margin")
+    ours, tree = import_module("jaxdal.strategies.gcn"), import_module("jaxdal.strategies.linkage")
     node, labelled, unit = np.ones(SIZE, bool), pool.known >= 0, gcn.unit_rows(pool.features)
     a, y = gcn.adjacency(unit), np.random.default_rng(1).standard_normal((SIZE, 3)).astype(np.float32)
     graph = jax.jit(ours.connect)(pool.features, node)

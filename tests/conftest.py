@@ -22,6 +22,28 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tiny_is_a_model():
+    """`--model=tiny`; in no table while tests are collected, so that tests over all models have those of users only."""
+    import tiny
+
+    from jaxdal.models import MODELS
+
+    MODELS["tiny"] = tiny.tiny
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Leave out the optimisations of LLVM, half of the time of compiling, for tests of what programs do.
+
+    XLA does to a program all that it does as ever, but the code for a processor is plain: no vectors, no products fused
+    with sums. Not for tests of that: the steps of the models, packs of them, many devices, stored picks.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def blobs():
     """A data set that is learnt in a few steps: each class a bright spot at its own place, with noise."""
@@ -37,6 +59,13 @@ def blobs():
         return images.astype(np.uint8), labels
 
     return from_arrays(*draw(200), *draw(80), num_classes=4)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cache of decoded images, which is the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "jaxdal" / "images"
 
 
 @pytest.fixture

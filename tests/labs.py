@@ -14,7 +14,8 @@ from jaxdal.data import split
 from jaxdal.lab import Lab, blocks_for
 from jaxdal.types import Dataset, Network, Strategy, TrainState
 
-SMALL = {"n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16}
+# The same for as many tests as possible: they share compiled programs.
+SMALL = {"n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16, "model": "tiny"}
 
 
 class Bench(NamedTuple):
@@ -65,7 +66,7 @@ def stopped_and_continued(
 
     -> (journal lines without seconds of the one and of the other, the memory after each round, which must be the same).
     """
-    options = {**SMALL, "n_end": "70", "epochs": 1, "model": "lenet", "seeds": (0, 1), "quiet": True}
+    options = {**SMALL, "n_end": "70", "seeds": (0, 1), "quiet": True}
     workdirs = folder / "undisturbed", folder / "stopped"
     with mock.patch.object(environment, "_commit", return_value="somebody may commit while tests run"):
         run(images, strategy, workdir=workdirs[0], devices=jax.devices()[:1], **options)

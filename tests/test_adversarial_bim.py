@@ -15,6 +15,7 @@ from jaxdal.strategies.adversarial_bim import adversarial_bim, squared_distance
 from jaxdal.types import Network
 
 N, SHAPE, CLASSES = 40, (2, 3, 2), 4
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def linear(variables, x):
@@ -210,11 +211,11 @@ def test_what_cannot_be_is_refused():
 
 
 def test_devices_and_neighbours_change_nothing(blobs):
-    """LeNet in a while-loop: split over devices, and beside a run that needs another number of steps."""
+    """A network in a while-loop: split over devices, and beside a run that needs another number of steps."""
     strategy = adversarial_bim(epsilon=0.3, cap=6)
     found = {}
     for seeds, devices, batch in [((0,), 3, 50), ((0, 1), 1, 200)]:
-        here = bench(blobs, seeds, devices, strategy, model="lenet")
+        here = bench(blobs, seeds, devices, strategy)
         gather = Gather(here.lab.lanes, here.network, strategy.needs, here.lab.pool, batch)
         distance, probs = gather(here.keys, here.train(6).variables, here.known, here.lab.pool)
         found[seeds, devices] = np.asarray(distance)

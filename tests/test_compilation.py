@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import pytest
 from compiling import heard
+from labs import SMALL
 
 import jaxdal
 from jaxdal.journal import Journal
 
-FOUR_ROUNDS = {"n_start": 40, "n_query": 20, "n_end": 100, "epochs": 2, "batch": 16, "quiet": True}
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+FOUR_ROUNDS = {**SMALL, "n_query": 20, "n_end": 100, "quiet": True}
 
 
 @pytest.mark.parametrize(

@@ -1,58 +1,20 @@
-"""Own image files: trees, formats, the cache, and everything that can be wrong with them."""
+"""Own image files: trees, what can be wrong with them, and the way to an experiment."""
 
-import io
-import os
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import encoded, load, picture, save, tree
 
 from jaxdal import data, journal, loop, settings
-from jaxdal.data import cache, images
 from jaxdal.data.holdout import hold_out
-from jaxdal.data.images import Source, read_image
+from jaxdal.data.images import Source
 from jaxdal.errors import InputError
 from jaxdal.types import Dataset
 
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the cache, which is the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "jaxdal" / "images"
-
-
-def picture(seed: int, shape: tuple[int, ...] = (6, 5, 3)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def save(path: Path, array: np.ndarray, **options: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-
-
-def tree(root: Path, *, test: str = "test", per_class: int = 3) -> Path:
-    """Classes b, a and C, with images that differ; test images have seeds of 100 and more."""
-    for label, name in enumerate("Cab"):
-        for number in range(per_class):
-            save(root / "train" / name / f"{number}.png", picture(10 * label + number))
-        save(root / test / name / "x.png", picture(100 + label))
-    return root
-
-
-def load(root: Path, **options: object) -> Dataset:
-    return data.load(f"folder:{root}", options=data.Options(**options))
-
-
-def encoded(array: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return buffer.getvalue()
-
+pytestmark = pytest.mark.usefixtures("kept")
 
 # --- trees ---
 
@@ -125,89 +87,6 @@ def test_split_is_stratified_and_depends_on_names_alone() -> None:
 def test_bad_shares_are_refused(share: str) -> None:
     with pytest.raises(InputError, match="is not a share between 0% and 100%"):
         hold_out([], share)
-
-
-# --- formats ---
-
-
-def test_every_format_and_mode(tmp_path: Path) -> None:
-    colour, grey = picture(1), picture(2, (6, 5))
-    alpha = np.full((6, 5), 255, np.uint8)
-    alpha[0] = 0
-    lucid = np.dstack([colour, alpha])
-    white = np.where(alpha[..., None] == 0, 255, colour)
-    np.testing.assert_array_equal(read_image(encoded(colour), None), colour)
-    np.testing.assert_array_equal(read_image(encoded(colour, "PPM"), None), colour)
-    np.testing.assert_array_equal(read_image(encoded(grey, "PPM"), None), grey)
-    np.testing.assert_array_equal(read_image(encoded(colour, "WEBP", lossless=True), None), colour)
-    np.testing.assert_array_equal(read_image(encoded(lucid), None), white)
-    np.testing.assert_array_equal(
-        read_image(encoded(np.dstack([grey, alpha])), None), np.where(alpha == 0, 255, grey), err_msg="grey and alpha"
-    )
-    np.testing.assert_array_equal(read_image(encoded(grey > 99), None), np.where(grey > 99, 255, 0), err_msg="one bit")
-    deep = grey.astype(np.uint16) * 256 + 77
-    np.testing.assert_array_equal(read_image(encoded(deep), None), grey, err_msg="16 bits")
-    smooth = np.full((16, 16, 3), (200, 40, 90), np.uint8)
-    for mode in ("RGB", "CMYK"):
-        Image.fromarray(smooth).convert(mode).save(tmp_path / "x.jpg", quality=95)
-        np.testing.assert_allclose(read_image(str(tmp_path / "x.jpg"), None), smooth, atol=6)
-
-
-def test_palettes_with_and_without_transparency() -> None:
-    indexed = Image.fromarray(np.arange(30, dtype=np.uint8).reshape(6, 5) % 3)
-    indexed.putpalette([255, 0, 0, 0, 255, 0, 9, 9, 9])
-    buffer = io.BytesIO()
-    indexed.save(buffer, "PNG")
-    colours = np.asarray([(255, 0, 0), (0, 255, 0), (9, 9, 9)], np.uint8)[np.asarray(indexed)]
-    np.testing.assert_array_equal(read_image(buffer.getvalue(), None), colours)
-    indexed.save(buffer := io.BytesIO(), "PNG", transparency=b"\xff\x00\xff")
-    colours[np.asarray(indexed) == 1] = 255
-    np.testing.assert_array_equal(read_image(buffer.getvalue(), None), colours)
-
-
-def test_rotation_of_cameras_is_undone_and_broken_notes_do_no_harm() -> None:
-    upright = picture(3)
-    notes = Image.Exif()
-    notes[274] = 6  # the camera was held upright: turn by 90 degrees
-    turned = np.ascontiguousarray(np.rot90(upright))
-    np.testing.assert_array_equal(read_image(encoded(turned, exif=notes), None), upright)
-    np.testing.assert_array_equal(read_image(encoded(upright, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), None), upright)
-
-
-def test_resizing_averages_what_it_joins() -> None:
-    blocks = np.kron(picture(4, (4, 4)), np.ones((16, 32), np.uint8))
-    got = read_image(encoded(blocks), 4)
-    assert got.shape == (4, 4)
-    expected = Image.fromarray(blocks).resize((4, 4), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(got, np.asarray(expected))
-    stripes = np.zeros((64, 64), np.uint8)
-    stripes[::2] = 254
-    np.testing.assert_allclose(read_image(encoded(stripes), 8), 127, atol=8)  # a picked pixel would be 0 or 254
-    large = np.kron(picture(5, (8, 8, 3)) // 2 + 60, np.ones((64, 64, 1), np.uint8))
-    whole = np.asarray(Image.fromarray(large).resize((16, 16), Image.Resampling.BILINEAR), float)
-    fast = read_image(encoded(large, "JPEG", quality=95), 16).astype(float)  # decoded at an eighth of its size
-    assert np.abs(fast - whole).mean() < 12
-
-
-def test_channels_are_those_that_some_image_needs(tmp_path: Path) -> None:
-    for name in "ab":
-        for number in range(2):
-            save(tmp_path / "grey" / name / f"{number}.png", picture(number, (6, 5)))
-    assert load(tmp_path / "grey").train_x.shape == (2, 6, 5, 1)
-    shutil.copytree(tmp_path / "grey", tmp_path / "mixed")
-    save(tmp_path / "mixed" / "b" / "2.png", picture(7))
-    got = load(tmp_path / "mixed")
-    whole = np.concatenate([got.train_x, got.test_x])
-    assert whole.shape == (5, 6, 5, 3)
-    assert sum(bool((image == image[..., :1]).all()) for image in whole) == 4
-
-
-def test_more_images_than_one_task_takes_keep_their_order(tmp_path: Path) -> None:
-    many = [Source(f"{seed}", encoded(picture(seed, (2, 2))), 0) for seed in range(3 * images.CHUNK + 5)]
-    many[70] = Source("70", b"broken", 0)
-    x, good = images.decode(many, None, skip_broken=True, title="many")
-    assert good.tolist() == [seed != 70 for seed in range(len(many))]
-    np.testing.assert_array_equal(x[..., 0], [picture(seed, (2, 2)) for seed in range(len(many)) if seed != 70])
 
 
 # --- what is refused ---
@@ -324,113 +203,6 @@ def test_shared_images_are_counted() -> None:
     ]
     test_x[:, 0, 0, 0] ^= 1  # one bit of each
     assert data.remarks(data.from_arrays(x, np.arange(6) % 2, test_x, np.arange(5) % 2)) == []
-
-
-# --- the cache ---
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of all images that are decoded."""
-    seen: list[str] = []
-    original = images._try
-
-    def spy(source: Source, image_size: int | None) -> tuple[np.ndarray | None, str]:
-        seen.append(source.name)
-        return original(source, image_size)
-
-    monkeypatch.setattr(images, "_try", spy)
-    return seen
-
-
-def test_a_second_start_decodes_nothing(
-    tmp_path: Path, decoded: list[str], capsys: pytest.CaptureFixture[str], kept: Path
-) -> None:
-    root = tree(tmp_path / "own")
-    first = load(root)
-    (file,) = kept.iterdir()
-    assert capsys.readouterr().err.startswith(f"folder:{root}: decoded 12 images in ")
-    decoded.clear()
-    second = load(root)
-    assert not decoded
-    assert capsys.readouterr().err == ""
-    assert data.fingerprint(second) == data.fingerprint(first)
-    assert (second.files, second.class_names) == (first.files, first.class_names)
-    root.rename(tmp_path / "elsewhere")
-    load(tmp_path / "elsewhere")
-    assert not decoded, "files keep their times when a folder above them moves"
-    assert data.fingerprint(data.load(f"npz:{file}")) == data.fingerprint(first)
-
-
-def test_other_files_and_other_settings_are_decoded(tmp_path: Path, decoded: list[str], kept: Path) -> None:
-    root = tree(tmp_path / "own")
-    before = load(root)
-    file = root / "train" / "C" / "0.ppm"  # uncompressed: every content has the same size
-    (root / "train" / "C" / "0.png").unlink()
-    save(file, picture(0))
-    assert data.fingerprint(load(root)) == data.fingerprint(before)
-    status = file.stat()
-    save(file, picture(50))
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-    np.testing.assert_array_equal(load(root).train_x[0], picture(50))
-    for change in ({"image_size": 4}, {"skip_broken": True}):
-        decoded.clear()
-        load(root, **change)
-        assert decoded
-    file.rename(root / "train" / "C" / "9.ppm")
-    assert load(root).files[2] == "train/C/9.ppm"
-    assert len(list(kept.iterdir())) == 6
-
-
-def test_a_full_disk_leaves_nothing_that_is_read_back(
-    tmp_path: Path, decoded: list[str], capsys: pytest.CaptureFixture[str], kept: Path
-) -> None:
-    root = tree(tmp_path / "own")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may grow beyond: writing fails midway
-    try:
-        got = load(root)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be kept in" in capsys.readouterr().err
-    assert list(kept.iterdir()) == []
-    np.testing.assert_array_equal(got.train_x[0], picture(0))
-    decoded.clear()
-    assert data.fingerprint(load(root)) == data.fingerprint(got)
-    assert decoded
-
-
-def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "cache").write_text("in the way")
-    assert len(load(tree(tmp_path / "own")).train_x) == 9
-    assert "cannot be kept in" in capsys.readouterr().err
-
-
-def test_damaged_files_of_the_cache_are_made_again(tmp_path: Path, decoded: list[str], kept: Path) -> None:
-    root = tree(tmp_path / "own", per_class=20)
-    mark = data.fingerprint(load(root))
-    (file,) = kept.iterdir()
-    whole = file.read_bytes()
-    bit = bytearray(whole)
-    bit[1000] ^= 1  # a pixel
-    for content in (b"", whole[:-30], whole[:2000], bytes(bit), b"\0" * len(whole)):
-        file.write_bytes(content)
-        decoded.clear()
-        assert data.fingerprint(load(root)) == mark
-        assert decoded
-        assert file.read_bytes()[:500] == whole[:500]
-
-
-def test_a_killed_start_leaves_at_most_a_day_old_part(tmp_path: Path, kept: Path) -> None:
-    kept.mkdir(parents=True)
-    for name, age in (("old.partial", 2 * cache.DAY), ("young.partial", 0.0)):
-        (kept / name).write_bytes(b"half")
-        now = (kept / name).stat().st_mtime
-        os.utime(kept / name, (now - age, now - age))
-    load(tree(tmp_path / "own"))
-    assert sorted(path.suffix for path in kept.iterdir()) == [".npz", ".partial"]
-    assert (kept / "young.partial").exists()
 
 
 # --- from files to a report ---

@@ -1,15 +1,20 @@
 """The step, the two loops over steps, evaluation, and a run that diverges."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import bench as small_bench
+from labs import on_host
 
 from jaxdal import engine
 from jaxdal.engine import Engine
 from jaxdal.trainers import supervised
 from jaxdal.types import Recipe
+
+bench = functools.partial(small_bench, model="lenet")  # not the tiny model: numbers of real ones are compared
 
 
 def test_learning_rate_falls_to_a_tenth_at_each_milestone():

@@ -36,7 +36,7 @@ def test_ranking_loss_by_hand():
 
 @functools.cache
 def small_bench(blobs_id: int, strategy: str, seeds: tuple[int, ...] = (0,)):
-    return bench(KEPT[blobs_id], seeds, strategy=strategy)
+    return bench(KEPT[blobs_id], seeds, strategy=strategy, model="lenet")
 
 
 KEPT: dict[int, jaxdal.Dataset] = {}
@@ -102,7 +102,7 @@ def test_planted_noise_is_predicted_and_bought(blobs):
     rng = np.random.default_rng(5)
     noisy = blobs.train_y == 2
     labels = np.where(noisy, rng.integers(0, 4, noisy.size), blobs.train_y).astype(np.int32)
-    one = bench(blobs._replace(train_y=labels), [0], strategy="learning_loss(stop=0)", epochs=60)
+    one = bench(blobs._replace(train_y=labels), [0], strategy="learning_loss(stop=0)", epochs=60, model="lenet")
     state = one.train(120)
     (predicted,) = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)
     picks = on_host(one.lab.select(one.keys, one.known, (), predicted)[0])[0]

@@ -1,16 +1,20 @@
 """Eight simulated devices: the same numbers as one, and each device really has its share."""
 
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import bench as small_bench
+from labs import on_host
 
 from jaxdal.parallel import Lanes, packs
 from jaxdal.signals import Gather, logits
 from jaxdal.types import Signal
+
+bench = functools.partial(small_bench, model="lenet")  # not the tiny model: numbers of real ones are compared
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import SMALL, bench, on_host
 
 import jaxdal
 from jaxdal import engine, strategies, trainers
 from jaxdal.types import Batch, Moment, Network, Phase, Recipe, Strategy, Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECIPE = Recipe(epochs=2, batch=2, learning_rate=0.1, milestones=(), momentum=0.9, weight_decay=0.0)
 
 
@@ -117,7 +118,7 @@ def watching(monkeypatch):
 
 def test_a_trainer_sees_pixels_that_are_not_labelled_and_no_label(blobs, watching, tmp_path):
     """A whole experiment: the strategy's own trainer is used, epochs count the pool, hidden labels stay hidden."""
-    options = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 16, "quiet": True}
+    options = {**SMALL, "n_start": 20, "n_end": 30, "quiet": True}
     devices = jax.devices()[:1]
     before = jaxdal.run(blobs, watching, workdir=tmp_path / "before", devices=devices, **options)
     assert before.header["config"]["trainer"] == "watching"

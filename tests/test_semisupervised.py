@@ -16,6 +16,7 @@ from jaxdal.types import Pool
 
 MIXMATCH = "mixmatch(average=0.9, ramp_epochs=1)"
 TRAINERS = [MIXMATCH, "consistency(ramp_epochs=1)", "fixmatch(unlabelled=2, threshold=0.3)"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 FROM_FEW_TO_ALL = {"n_start": 3, "n_query": 197, "n_end": 200}
 
 
@@ -88,7 +89,7 @@ class Stop(BaseException):
 
 def experiment(blobs: jaxdal.Dataset, workdir: Path, strategy: str = "margin", **options) -> jaxdal.Result:
     """Two rounds of one run; its training program is the one of the tests above."""
-    fixed = {"trainer": MIXMATCH, "model": "lenet", **SMALL, "n_end": 50, "quiet": True}
+    fixed = {"trainer": MIXMATCH, **SMALL, "n_end": 50, "quiet": True}
     return jaxdal.run(blobs, strategy, workdir=workdir, devices=jax.devices()[:1], **fixed, **options)
 
 

@@ -1,5 +1,6 @@
 """Strategies with the same training share their first round."""
 
+import gc
 from pathlib import Path
 
 import jax
@@ -11,7 +12,11 @@ from jaxdal import loop, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.engine import Engine
 
-OPTIONS = {"n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "seeds": [0, 3], "quiet": True}
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+OPTIONS = {
+    "n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "model": "tiny", "seeds": [0, 3],
+    "quiet": True,
+}  # fmt: skip
 STEPS = 5  # of a round of MixMatch: one epoch of a pool of 200
 
 
@@ -110,6 +115,8 @@ def test_several_processes_may_share_the_same_round(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["step_00000004"], "those who were slower left nothing"
 
 
+# Orbax, failing midway, leaves coroutines behind: they go here, and not in whatever test Python next looks for garbage.
+@pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 def test_a_share_that_fails_does_not_end_the_run(blobs, tmp_path, capsys):
     (tmp_path / "store").write_text("not a folder")
     result = jaxdal.run(
@@ -118,6 +125,7 @@ def test_a_share_that_fails_does_not_end_the_run(blobs, tmp_path, capsys):
     )  # fmt: skip
     assert len(result.groups) == 1
     assert "round 0 could not be shared" in capsys.readouterr().err
+    gc.collect()
 
 
 def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):

@@ -19,6 +19,7 @@ from jaxdal.signals import Gather, features, probs
 from jaxdal.streaming import Blocks, HostPool
 from jaxdal.types import Phase, Strategy, Tree
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEP = 16 * 64  # bytes of the images of a step: 16 of `blobs`
 POOL = 200 * 64  # bytes of all of them
 
@@ -125,7 +126,8 @@ def timeless(result: jaxdal.Result) -> list[Any]:
 def test_a_whole_experiment_is_the_same_and_never_holds_more_than_it_may(tmp_path, held, monkeypatch):
     """Though it was stopped within a round."""
     monkeypatch.setattr(environment, "_commit", lambda: "somebody may commit while tests run")
-    options = {"n_start": 48, "n_query": 16, "n_end": 64, "epochs": 6, "batch": 16, "eval_every": 2, "seeds": [0, 1]}
+    options = {"n_start": 48, "n_query": 16, "n_end": 64, "epochs": 6, "batch": 16, "eval_every": 2}
+    options |= {"seeds": [0, 1], "model": "tiny"}
 
     def play(name: str, **more: Any) -> jaxdal.Result:
         fixed = {"workdir": tmp_path / name, "devices": jax.devices()[:1], "quiet": True, "checkpoint_seconds": 0.0}

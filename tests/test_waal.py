@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import SMALL, bench, on_host
 from reference import waal as reference
 from reference.scores import most_uncertain
 
@@ -22,6 +22,7 @@ from jaxdal.trainers.waal import critic, draws, gradient_penalty, judge
 from jaxdal.types import Batch, Moment, Network, Recipe
 
 SIZE, PIXELS, WIDTH, CLASSES = 6, 4, 3, 5
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECIPE = Recipe(epochs=2, batch=SIZE, learning_rate=0.1, milestones=(), momentum=0.9, weight_decay=0.01)
 
 
@@ -282,7 +283,7 @@ def test_packed_runs_and_many_devices_equal_single_runs(trained):
     _, packed = trained((3, 5))
     assert_close(jax.tree.map(lambda leaf: leaf[:1], packed.variables), alone.variables)
     assert not np.allclose(*packed.variables["helpers"]["Linear_0"]["kernel"])
-    _, divided = trained((3,), 8)
+    _, divided = trained((3,), 2)
     assert_close(divided.variables, alone.variables)
 
 
@@ -328,7 +329,7 @@ def test_planted_kind_that_nobody_labelled_is_bought(blobs):
     order = np.argsort((blobs.train_y == 2) & (np.arange(200) < 56), kind="stable")
     images = blobs._replace(train_x=blobs.train_x[order], train_y=blobs.train_y[order])
     assert set(images.train_y[:40].tolist()) == {0, 1, 3}
-    options = {"trainer": "waal(alpha=0.1)", "epochs": 60, "learning_rate": 0.05}
+    options = {"trainer": "waal(alpha=0.1)", "epochs": 60, "learning_rate": 0.05, "model": "lenet"}
     one = bench(images, [0], strategy="waal(weight=1000)", **options)  # so that doubt, which finds six, hardly counts
     state = one.train(150)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
@@ -355,7 +356,7 @@ def test_batches_of_scoring_change_nothing(trained):
 def test_two_rounds(blobs, tmp_path):
     result = jaxdal.run(
         blobs, "waal", trainer="waal(penalty='as_published')", workdir=tmp_path, quiet=True, devices=jax.devices()[:1],
-        n_start=40, n_query=10, n_end=50, epochs=2, batch=16,
+        **SMALL | {"n_end": 50},
     )  # fmt: skip
     assert result.header["config"]["trainer"] == "waal(penalty='as_published')"
     assert len(set(result.groups[0][0]["picks"])) == 10

@@ -8,11 +8,12 @@ from jax.custom_batching import sequential_vmap
 from jaxdal import signals
 from jaxdal.errors import InputError
 from jaxdal.strategies.distances import directions
+from jaxdal.strategies.linkage import average_linkage, cut
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import margin_score
 from jaxdal.types import Array, Strategy, Tree
 
-LARGEST = 100_000  # rows whose clustering takes seconds on an accelerator; the work grows with the square
+LARGEST = 100_000  # rows to cluster: the work grows with the square
 
 
 def cluster_margin(
@@ -104,7 +105,7 @@ def clusters(features: Array, rows: Array, count: int) -> Array:
     unit = directions(features)
     # From the last row to the first, so that of rows that are all alike the first ones stay alone.
     own = unit[rows[::-1]]
-    label = cut(*average_linkage(own), count)[::-1]
+    label = cut(*average_linkage(own, count), count)[::-1]
     if len(rows) == size:
         return label
     sums = jax.ops.segment_sum(own[::-1], label, len(rows))
@@ -116,71 +117,3 @@ def clusters(features: Array, rows: Array, count: int) -> Array:
         return jnp.argmax(jnp.where(members > 0, likeness, -jnp.inf)).astype(jnp.int32)
 
     return jax.lax.map(nearest, unit, batch_size=512).at[rows].set(label)
-
-
-def average_linkage(unit: Array) -> tuple[Array, Array, Array]:
-    """Agglomerative clustering of unit vectors, by cosine distance and exact average linkage: unit f32[n, d].
-
-    -> child, parent: i32[n - 1], height: f32[n - 1]. A cluster lives in the place of one of its members; in merge i
-    what lives at `child` moves in with what lives at `parent`. Parts are merged before wholes.
-
-    The nearest-neighbour chain (Benzecri 1982; Murtagh 1983; Müllner 2011, figure 3): each cluster of the chain is
-    nearest to the one before it; where two are nearest to each other they are merged, which average linkage allows in
-    any order. Distances are never stored: with m the mean of a cluster's unit vectors,
-        mean of 1 - u.v over pairs = 1 - m_A.m_B = (|m_A - m_B|² + w_A + w_B) / 2,  w = 1 - |m|²,
-        w_AB = a² w_A + b² w_B + 2 a b d(A, B)  with a and b the shares of A and B,
-    which has no cancellation. O(n d) memory, and at most 3 n steps, in practice, of O(n d).
-    """
-    n = unit.shape[0]
-    end = jnp.zeros(n - 1, jnp.int32)
-    if n == 1:
-        return end, end, jnp.zeros(0)
-    spread = jnp.where(jnp.any(unit != 0, axis=1), 0.0, 1.0)  # w; the zero vector is orthogonal to itself
-    chain, links = jnp.zeros(n, jnp.int32), jnp.zeros(n)  # and the distance of each to the one before it
-    free = jnp.arange(n) > 0  # those that live, and are not in the chain
-
-    def unfinished(state: Tree) -> Array:
-        return state[-1] < n - 1
-
-    def step(state: Tree) -> Tree:
-        mean, size, spread, heights, free, chain, links, length, child, parent, height, merges = state
-        tip, last = chain[length - 1], chain[jnp.maximum(length - 2, 0)]
-        here = mean[:, tip]
-        gaps = (jnp.sum(jnp.square(mean - here[:, None]), axis=0) + spread + spread[tip]) / 2
-        gaps = jnp.where(free, gaps, jnp.inf)
-        near = jnp.argmin(gaps).astype(jnp.int32)
-        back = links[length - 1]
-        # Ties go back, and the chain is no candidate: rounding cannot make it go in circles.
-        merge = (length > 1) & ~(gaps[near] < back)
-
-        both = size[tip] + size[last]
-        a, b = size[tip] / both, size[last] / both
-        grown = a * a * spread[tip] + b * b * spread[last] + 2 * a * b * back
-        level = jnp.maximum(jnp.maximum(back, heights[tip]), heights[last])
-        where = jnp.where(merge, last, near)
-        mean = mean.at[:, last].set(jnp.where(merge, a * here + b * mean[:, last], mean[:, last]))
-        size = size.at[last].set(jnp.where(merge, both, size[last]))
-        spread = spread.at[last].set(jnp.where(merge, grown, spread[last]))
-        heights = heights.at[last].set(jnp.where(merge, level, heights[last]))
-        free = free.at[where].set(merge & (length > 2))  # a chain that ends begins anew where it ended
-        chain = chain.at[length].set(near)  # of no account after a merge
-        links = links.at[length].set(gaps[near])
-        child = child.at[merges].set(tip)  # overwritten, unless this is a merge
-        parent = parent.at[merges].set(last)
-        height = height.at[merges].set(level)
-        length = jnp.where(merge, jnp.maximum(length - 2, 1), length + 1)
-        merges += merge.astype(jnp.int32)
-        return mean, size, spread, heights, free, chain, links, length, child, parent, height, merges
-
-    one, zero = jnp.int32(1), jnp.int32(0)
-    start = (unit.T, jnp.ones(n), spread, jnp.zeros(n), free, chain, links, one, end, end, jnp.zeros(len(end)), zero)
-    *_, child, parent, height, _ = jax.lax.while_loop(unfinished, step, start)
-    return child, parent, height
-
-
-def cut(child: Array, parent: Array, height: Array, count: int) -> Array:
-    """Undo the count - 1 highest merges: -> i32[n], the place at which each one's cluster lives; ties by order."""
-    n = len(child) + 1
-    kept = jnp.argsort(height, stable=True)[: n - count]
-    up = jnp.arange(n, dtype=jnp.int32).at[child[kept]].set(parent[kept])
-    return jax.lax.fori_loop(0, n.bit_length(), lambda _, up: up[up], up)
