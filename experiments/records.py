@@ -16,6 +16,7 @@ from jaxdal.errors import InputError
 from jaxdal.journal import Line
 from jaxdal.metrics import balanced
 from jaxdal.settings import Settings
+from jaxdal.types import Recipe
 
 # What may differ between a planned run and the journal that has it: where and how it was computed, not what.
 ELSEWHERE = ("seeds", "pack", "precision", "eval_every", "fingerprint")
@@ -30,7 +31,7 @@ def resolved(run: Run) -> Settings:
     return settings.resolve(
         run.dataset, images, run.strategy, trainer=run.trainer, preset=run.preset, seeds=[run.seed],
         n_start=run.n_start, n_query=run.n_query, n_end=run.n_end, epochs=run.epochs, eval_every=run.eval_every,
-        pack=run.pack, fingerprint="",
+        pack=run.pack, fingerprint="not known",
     )  # fmt: skip
 
 
@@ -46,7 +47,12 @@ def _expected(run: Run) -> str:
 
 def _identity(config: Line, pool_share: str | None, pool_seed: int | None) -> str:
     """Text that is the same for the same experiment, wherever it is computed."""
-    rest = {key: value for key, value in config.items() if key not in ELSEWHERE}
+    usual = Recipe._field_defaults  # what is as usual says nothing: older journals do not have all of these keys
+    rest = {
+        key: value
+        for key, value in config.items()
+        if key not in ELSEWHERE and not (key in usual and value == usual[key])
+    }
     share = [pool_share, pool_seed if pool_share else None]
     return json.dumps([rest, share], sort_keys=True, default=list)
 

@@ -99,6 +99,7 @@ def test_states(tmp_path):
         ({"learning_rate": 0.01}, False),
         ({"trainer": "mixmatch"}, False),
         ({"preset": "clean"}, False),
+        ({"decay_kernels_only": True}, False),
         ({"n_query": 71}, False),
         ({"dataset": "mnist"}, False),
         ({"pool": 1400}, False),
@@ -111,6 +112,15 @@ def test_only_the_same_experiment_counts(tmp_path, changed, found):
     assert (records.of(run_of("badge")) is not None) == found
     best = run_of("badge")._replace(eval_every=1)
     assert (records.of(best) is not None) == (changed == {"eval_every": 1}), "best accuracies were asked for"
+
+
+def test_a_journal_from_before_an_option_was_there_counts(tmp_path):
+    folder = write(tmp_path / "a", run_of("badge"), {0: CURVE})
+    first, rest = (folder / "journal.jsonl").read_text().split("\n", 1)
+    header = json.loads(first)
+    assert header["config"].pop("decay_kernels_only") is False
+    (folder / "journal.jsonl").write_text(json.dumps(header) + "\n" + rest)
+    assert Records(tmp_path).state(run_of("badge"))[0] == COMPLETE
 
 
 def test_runs_alone_are_a_world_of_their_own(tmp_path):
