@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import case, command, fig2, fig3, fig5, fig8, launchers, runs, table3
+from experiments import case, command, fig2, fig3, fig5, fig8, launchers, published, runs, table3, table5
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records, resolved
 from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
@@ -312,6 +312,42 @@ def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
     assert list(table.index) == ["random", "badge", "margin", "entropy"]
     assert table.loc["badge", "api"] == pytest.approx(2.5)
     assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"
+
+
+def test_published_rows_come_out_of_curves_made_up_for_them(tmp_path):
+    """Ten rounds of MNIST, gains that grow from 0 in round 0: each cell is the published one, and so is Table 5."""
+    methods = ("badge", "coreset", "waal", "ssl_diff2aug_direct", "ssl_random")
+    shape = np.arange(10) / np.arange(10).mean()
+    for run in PLANS["table3"](Options(("mnist",), methods, (0,))):
+        gain = (published.API[run.strategy]["mnist"] or 0) / 100
+        curves = {seed: (0.8 + 0.01 * np.arange(10) + 0.001 * seed + gain * shape).tolist() for seed in (0, 1)}
+        write(tmp_path / run.strategy, run, curves)
+    options = [
+        f"--results={tmp_path}",
+        "--datasets=mnist",
+        f"--strategies={','.join(methods)}",
+        "--seeds=0,1",
+        "--norun",
+    ]
+    assert command.main("table3", "", table3.render, options) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    for row in (
+        "| RandomSampling | SAL | +0.00 (+0.00) |",
+        "| BadgeSampling ★ | SAL | **+1.84 ± 0.00 (+1.84)** |",
+        "| CoreSet | SAL | −1.15 ± 0.00 (−1.15) |",
+        "| WAAL ★ | SSAL | +3.00 ± 0.00 (+3.00) |",
+        "| SSLDiff2AugDirect ★ | SSAL | **+3.49 ± 0.00 (+3.49)** |",
+        "| SSLRandom ★ | SSAL | +1.68 ± 0.00 (+1.68) |",
+    ):
+        assert row in text
+    table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
+    np.testing.assert_allclose(table["api"].drop("random"), table["published_api"].drop("random"))
+    np.testing.assert_allclose(table["api_without_round_0"], table["api"] * 10 / 9)
+    assert command.main("table5", "", table5.render, options) == 0
+    row = pd.read_csv(tmp_path / "reports" / "table5.csv", comment="#").iloc[0]
+    assert (row["images_per_class"], row["pairs"]) == (6000, 2)
+    assert row["ratio"] == pytest.approx(3.49 / 1.68)
+    assert row["published"] == 2.07
 
 
 @pytest.mark.parametrize("name", PLANS)
