@@ -15,17 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import cost
+from jaxdal import cost, hosts
 from jaxdal.errors import InputError
+from jaxdal.parallel import fetch
 from jaxdal.types import Tree
 
 
 def save(path: Path, tree: Tree) -> None:
     """Write a tree of dicts of arrays, after deleting what was there; the folder gets its name when it is whole."""
-    import orbax.checkpoint as ocp  # here, because most commands write no weights
-
     path.absolute().parent.mkdir(parents=True, exist_ok=True)  # if that fails, Orbax's threads would wait 5 minutes
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
@@ -35,15 +34,24 @@ def load(path: Path) -> Tree:
     Raises:
         InputError: there is nothing, or a part is missing.
     """
-    import orbax.checkpoint as ocp
-
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             shapes = checkpointer.metadata(path.absolute()).item_metadata.tree
             shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
             return checkpointer.restore(path.absolute(), shapes)
     except Exception as error:  # whatever Orbax and TensorStore stumble over, be it None
         raise InputError(f"{path} is not a whole checkpoint") from error
+
+
+def _checkpointer() -> Any:
+    """Return Orbax's, which does not wait for other processes: only one has files."""
+    import orbax.checkpoint as ocp  # here, because most commands write no weights
+
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process_{here}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def weights_path(workdir: Path, seed: int, round_: int) -> Path:
@@ -61,7 +69,10 @@ class Interrupted(NamedTuple):
 
 
 class InsideRound:
-    """Keeps the newest state of each pack of the running round, at most every `every` seconds."""
+    """Keeps the newest state of each pack of the running round, at most every `every` seconds.
+
+    Of several processes the first one has the files and the clock; all of them call the same methods.
+    """
 
     def __init__(self, workdir: Path, every: float, config: dict[str, Any]) -> None:
         """config: of the journal; what a deleted journal of another one has left behind is not taken up."""
@@ -70,6 +81,9 @@ class InsideRound:
 
     def restore(self, round_: int, seeds: Sequence[int], state: Tree) -> Interrupted | None:
         """Return the newest readable state of the pack of these seeds in this round. state: a fresh one."""
+        return hosts.from_first(lambda: self._newest(round_, seeds, state))
+
+    def _newest(self, round_: int, seeds: Sequence[int], state: Tree) -> Interrupted | None:
         shapes = [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(state)]
         for path in sorted(self._path(seeds).glob("step_" + "[0-9]" * 8), reverse=True):
             with contextlib.suppress(InputError):
@@ -89,10 +103,13 @@ class InsideRound:
 
         end: of its training; other packs, or a long selection, may follow, so that a tenth of the time is enough.
         """
-        if cost.now() - self._saved < self._every / (10 if end else 1):
+        if hosts.from_first(lambda: cost.now() - self._saved < self._every / (10 if end else 1)):
+            return
+        tree = _as_tree(round_, seeds, state, done, seconds, best)
+        if not hosts.first():
             return
         newest = self._path(seeds) / f"step_{done:08}"
-        save(newest, _as_tree(round_, seeds, state, done, seconds, best))
+        save(newest, tree)
         for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before
             if path != newest:
                 shutil.rmtree(path)
@@ -103,7 +120,10 @@ class InsideRound:
         """Keep the state of a pack where other processes look for it, and may be about to keep the same."""
         final = self._path(seeds) / f"step_{done:08}"
         own = final.with_name(f"{final.name}.of_{uuid.uuid4().hex}")
-        save(own, _as_tree(round_, seeds, state, done, seconds, best))
+        tree = _as_tree(round_, seeds, state, done, seconds, best)
+        if not hosts.first():
+            return
+        save(own, tree)
         try:
             own.rename(final)
         except OSError:  # somebody was faster
@@ -111,7 +131,7 @@ class InsideRound:
 
     def clear(self) -> None:
         """Forget the round that has just been journalled."""
-        if self._folder.exists():
+        if hosts.first() and self._folder.exists():
             shutil.rmtree(self._folder)
 
     def _path(self, seeds: Sequence[int]) -> Path:
@@ -121,7 +141,7 @@ class InsideRound:
 def _as_tree(
     round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float], best: np.ndarray
 ) -> Tree:
-    leaves = {f"{place:04}": np.asarray(leaf)[: len(seeds)] for place, leaf in enumerate(jax.tree.leaves(state))}
+    leaves = {f"{place:04}": leaf[: len(seeds)] for place, leaf in enumerate(fetch(jax.tree.leaves(state)))}
     return {
         "round": np.asarray(round_), "seeds": np.asarray(seeds), "done": np.asarray(done), "best": best,
         "seconds": {stage: np.asarray(value) for stage, value in seconds.items()}, "leaves": leaves,

@@ -22,6 +22,7 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "platform": devices[0].platform,
         "devices": [device.device_kind for device in devices],
+        **({"processes": processes} if (processes := jax.process_count()) > 1 else {}),
     }
 
 

@@ -1,15 +1,19 @@
 """Experiments as a straight line: train, score the pool, buy labels, repeat; one strategy, or several side by side."""
 
 import contextlib
+import hashlib
+import io
+import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdal import data, environment, settings, trainers
+from jaxdal import data, environment, hosts, settings, streaming, trainers
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -79,22 +83,23 @@ def run_together(
     images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a random share
     of the training images, "40%" (data.share_of_pool); budgets are of it.
 
+    Under `jax.distributed`, every process calls this with the same arguments; the first one alone writes.
+
     Raises:
         InputError: something does not fit; nothing was overwritten.
     """
     if not checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
-    for strategy in strategies:
-        settings.check_names(strategy, **options)
+    hosts.meet(devices)
     reading = data.Options(image_size, test_share, skip_broken)
-    if isinstance(dataset, Dataset):
-        data.check_options("arrays", reading)
-    images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
-    images = images if pool_share is None else data.share_of_pool(images, pool_share, pool_seed)
+    options["platform"] = devices[0].platform
+    share = None if pool_share is None else (pool_share, pool_seed)
+    images, every = hosts.from_each(lambda: read(dataset, strategies, data_dir, reading, share, options))
+    here = environment.describe(devices)
+    if hosts.together():
+        require_same(every, here, share_round_0 is not None)
     chosen = [build(each) if isinstance(each, str) else each for each in strategies]
-    known = {"platform": devices[0].platform, "fingerprint": data.fingerprint(images)}
-    every = [settings.resolve(dataset, images, strategy, **known, **options) for strategy in strategies]
     if workdirs is None:
         folders = [settings.default_workdir(rules) for rules in every]
     elif isinstance(workdirs, str | Path):
@@ -103,21 +108,22 @@ def run_together(
         folders = [*map(Path, workdirs)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"two of the strategies {', '.join(rules.strategy for rules in every)} have the same folder")
+    pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
     for rules, strategy in zip(every, chosen, strict=True):
         blocks_for(rules, strategy, images.train_x.shape[1:], devices, pool_bytes)  # refuses what does not fit
 
-    here = environment.describe(devices)
     notes: Line = {"class_names": images.class_names} if images.class_names else {}
     notes |= {} if pool_share is None else {"pool_share": pool_share, "pool_seed": pool_seed}
     with contextlib.ExitStack() as journals:
         experiments = [
             Experiment(
                 strategy, rules, folder,
-                journals.enter_context(Journal.start(folder, rules.config(), here, notes)), runs=[],
+                journals.enter_context(hosts.open_journal(partial(Journal.start, folder, rules.config(), here, notes))),
+                runs=[],
             )
             for strategy, rules, folder in zip(chosen, every, folders, strict=True)
         ]  # fmt: skip
-        if any(one.lacks for one in experiments):
+        if any(one.lacks for one in experiments) and hosts.first():
             introduce(images, every[0], quiet)
         pool_x, oracle, test = data.split(images)
         for members in trained_alike(experiments):
@@ -138,12 +144,39 @@ def run_together(
             config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
             inside = InsideRound(folder, checkpoint_seconds, config)
             for one in members:
-                if images.files:
+                if images.files and hosts.first():
                     (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
                 recall(one, lab, oracle)
             labs = [lab, *(lab.beside(one.strategy) for one in members[1:])]
             play(members, labs, wide, inside, shared, save_weights, quiet)
         return [Result(one.folder, one.journal.header, one.journal.groups) for one in experiments]
+
+
+def read(
+    dataset: str | Dataset, strategies: Sequence[str | Strategy], data_dir: str | None, reading: data.Options,
+    share: tuple[str, int] | None, options: dict[str, Any],
+) -> tuple[Dataset, list[settings.Settings]]:  # fmt: skip
+    """Return the images, and the settings of each strategy; what needs no images is refused before they are read.
+
+    share: of the pool, and the seed that it is drawn from.
+    """
+    for strategy in strategies:
+        settings.check_names(strategy, **options)
+    if isinstance(dataset, Dataset):
+        data.check_options("arrays", reading)
+    images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
+    images = images if share is None else data.share_of_pool(images, *share)
+    known = data.fingerprint(images)
+    return images, [settings.resolve(dataset, images, one, fingerprint=known, **options) for one in strategies]
+
+
+def require_same(every: Sequence[settings.Settings], here: dict[str, Any], shares: bool) -> None:
+    """Refuse processes that would not play the same experiment. shares: whether round 0 is."""
+    flags = json.dumps([shares, *(rules.config() | {"fingerprint": None} for rules in every)])
+    hosts.require_same({
+        "images": every[0].fingerprint, "flags": hashlib.sha256(flags.encode()).hexdigest(),
+        "code": environment.source(), "libraries": [here[name] for name in environment.PACKAGES],
+    })  # fmt: skip
 
 
 def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
@@ -184,7 +217,11 @@ def play(
     steps = [count * (len(everyone) if round_ else len(rules.seeds)) for round_, count in enumerate(rules.steps)]
     first = min(len(one.journal.groups) for one in members)
     batch, epochs = rules.recipe.batch, rules.recipe.epochs
-    with Progress(steps, batch, first_round=first, epochs=epochs, quiet=quiet) as progress:
+    speaks = hosts.first()
+    stream = sys.stderr if speaks else io.StringIO()
+    with Progress(
+        steps, batch, first_round=first, epochs=epochs, quiet=quiet or not speaks, stream=stream
+    ) as progress:  # fmt: skip
         for round_ in range(first, rounds):
             active = [one for one in members if len(one.journal.groups) == round_ and one.journal.live]
             if not active:
@@ -203,9 +240,10 @@ def play(
                 choosing = choose(lab, one.runs, round_) if round_ + 1 < rounds else []
                 spent += clocks(choosing)
                 group = lines(lab, one.runs, one.journal.live, round_, choosing, progress)
-                if save_weights:
+                if save_weights and speaks:
                     keep_weights(one.runs, one.journal.live, round_, one.folder)
-                remember(one.runs, round_, one.folder)
+                if speaks:
+                    remember(one.runs, round_, one.folder)
                 one.journal.append(group)
                 for line in group:
                     one.runs[rules.seeds.index(line["seed"])].buy(line.get("picks", []))
@@ -259,7 +297,7 @@ def introduce(images: Dataset, rules: settings.Settings, quiet: bool) -> None:
 def check_average(rules: settings.Settings, strategy: Strategy) -> None:
     """Warn where an average of weights is mostly the first ones."""
     average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
-    if (start := average ** min(rules.steps)) > 0.05:
+    if (start := average ** min(rules.steps)) > 0.05 and hosts.first():
         told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
         print(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs", file=sys.stderr, flush=True)
 
@@ -277,7 +315,7 @@ def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
             for batch in (run.initial, *picks):
                 run.buy(batch)
     if groups and jax.tree.leaves(one.runs[0].memory):
-        arrays = load_memory(one.folder, len(groups) - 1)
+        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1))
         for run in one.runs:
             leaves = [arrays[f"seed_{run.seed}_{place}"] for place in range(len(jax.tree.leaves(run.memory)))]
             run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)

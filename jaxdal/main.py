@@ -45,6 +45,8 @@ flags.DEFINE_integer("pool_seed", 0, "Which share that is; smaller shares of one
 flags.DEFINE_bool("save_weights", False, "Keep the trained networks of every round.")
 flags.DEFINE_float("checkpoint_seconds", 300.0, "Seconds between checkpoints inside a long round.")
 flags.DEFINE_string("share_round_0", None, "A folder where strategies with the same training share their first round.")
+flags.DEFINE_bool("distributed", False, "Be one of several processes, on any number of hosts, which JAX finds.")
+flags.DEFINE_integer("heartbeat", 100, "With --distributed: seconds of silence after which a process counts as dead.")
 flags.DEFINE_string("workdir", None, "Where results go; the same command continues there (default: below runs/).")
 
 
@@ -81,6 +83,22 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; the exit code is 2 for bad input and diverged runs."""
     if len(argv) > 1:
         return _fail(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits")
+    if not FLAGS.distributed:
+        return _run()
+    from jaxdal import cluster, hosts
+    from jaxdal.errors import InputError
+
+    if not cluster.is_child():
+        return cluster.supervise()
+    try:
+        with cluster.member(FLAGS.heartbeat):
+            return _run(speaks=hosts.first())
+    except InputError as error:
+        return _fail(error)
+
+
+def _run(speaks: bool = True) -> int:
+    """Run the experiment. speaks: unless another process does."""
     from jaxdal import report
     from jaxdal.calls import names
     from jaxdal.errors import InputError
@@ -108,14 +126,14 @@ def main(argv: Sequence[str]) -> int:
             mirror=FLAGS.mirror, crop=FLAGS.crop, mean=mean, std=std, milestones=milestones,
         )  # fmt: skip
     except InputError as error:
-        return _fail(error)
-    for result in results:
+        return _fail(error) if speaks else 2
+    for result in results if speaks else []:
         if len(results) == 1:
             report.print_table(result.header, result.groups)
         picture = result.workdir / "accuracy.png"
         report.plot(result.header, result.groups, picture)
         print(f"{result.workdir / 'journal.jsonl'}\n{picture}")
-    if len(results) > 1:
+    if len(results) > 1 and speaks:
         told = shlex.join(["python", "-m", "jaxdal.main", *sys.argv[1:]])
         report.compare([result.workdir for result in results], None if above is None else Path(above), told)
     stopped = []
@@ -124,6 +142,8 @@ def main(argv: Sequence[str]) -> int:
         for seed, (round_, step) in diverged(result.groups).items():
             stopped.append(f"seed {seed}{of} in round {round_} at step {step}")
     if stopped:
+        if not speaks:
+            return 2
         others = "; the other runs are complete" if len(stopped) < len(seeds) * len(results) else ""
         return _fail(f"the loss was not finite: {', '.join(stopped)}{others}")
     return 0

@@ -4,8 +4,12 @@ Everything else is written for one run on one device. `Lanes.lift` turns such a 
 of a pack: `jax.vmap` over the runs of a device (convolutions pack by their own batching rule, models/convolution.py),
 and `jax.shard_map` over the devices outside of it. A run that is alone splits its batches and its pool over all devices
 instead: the compiler partitions what follows from the constraint that `Lanes.split` puts on the rows.
+
+Devices of several processes (hosts.py) are like those of one: all compute the same program, and each process holds the
+shares of its own devices. `fetch` brings every share to every process.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -38,17 +42,40 @@ def packs(runs: int, devices: int, most: int, multiple: int = 1) -> list[range]:
     return [range(first, min(first + size, runs)) for first in range(0, runs, size)]
 
 
+def fetch(leaves: Tree) -> Tree:
+    """Bring device arrays to the host, as NumPy arrays; to every host, where they lie on several."""
+    flat, structure = jax.tree.flatten(leaves)
+    afar = [place for place, leaf in enumerate(flat) if isinstance(leaf, jax.Array) and not _is_here(leaf)]
+    if afar:
+        shares = [flat[place] for place in afar]
+        for place, whole in zip(afar, _gather(shares[0].sharding.mesh)(shares), strict=True):
+            flat[place] = whole
+    return jax.tree.unflatten(structure, [np.asarray(leaf) for leaf in flat])
+
+
+def _is_here(leaf: jax.Array) -> bool:
+    return leaf.is_fully_addressable or leaf.is_fully_replicated
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable[[list[Array]], list[Array]]:
+    """Return the program that copies arrays to all devices."""
+    return jax.jit(lambda shares: shares, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
 class Lanes:
     """How the runs of a pack lie on the devices: several are spread, each whole on one device; one is split over all.
 
-    `width` counts the lanes, one per run and as many idle ones as it takes to fill the last device or the last pack.
+    `width` counts the lanes, one per run and as many idle ones as it takes to fill the last device or the last pack, or
+    all devices where they belong to several processes, none of which may be left out.
     """
 
     def __init__(self, runs: int, devices: Sequence[jax.Device]) -> None:
         """Lay out packs of (at most) `runs` runs."""
         self.alone = runs == 1
         per_device = -(-runs // len(devices))
-        used = len(devices) if self.alone else -(-runs // per_device)
+        everywhere = self.alone or len({device.process_index for device in devices}) > 1
+        used = len(devices) if everywhere else -(-runs // per_device)
         self.width = 1 if self.alone else used * per_device
         self.mesh = Mesh(np.asarray(devices[:used]), (AXIS,), axis_types=(AxisType.Auto,))
         self._splits = self.alone and used > 1
@@ -112,17 +139,17 @@ class Lanes:
         def put(leaf: np.ndarray) -> Array:
             idle = self.width - leaf.shape[0]
             lanes = np.concatenate([leaf, np.repeat(leaf[-1:], idle, axis=0)]) if idle else leaf
-            return jax.device_put(lanes, NamedSharding(self.mesh, self._per_run))
+            return self._put(lanes, self._per_run)
 
         return jax.tree.map(put, leaves)
 
     def fetch(self, leaves: Tree) -> Tree:
         """Bring device arrays to the host, as NumPy arrays."""
-        return jax.tree.map(np.asarray, leaves)
+        return fetch(leaves)
 
     def shared(self, leaves: Tree) -> Tree:
         """Put host arrays that all runs share on every device."""
-        return jax.device_put(leaves, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), leaves)
 
     def rows(self, array: np.ndarray, axis: int, *, per_run: bool) -> Array:
         """Put rows, those on `axis`, where they are used: a share on each device of a run that has several.
@@ -135,4 +162,11 @@ class Lanes:
             spec[axis] = AXIS
         elif per_run and not self.alone:
             spec[0] = AXIS
-        return jax.device_put(array, NamedSharding(self.mesh, PartitionSpec(*spec)))
+        return self._put(array, PartitionSpec(*spec))
+
+    def _put(self, array: np.ndarray, spec: PartitionSpec) -> Array:
+        sharding = NamedSharding(self.mesh, spec)
+        if sharding.is_fully_addressable:
+            return jax.device_put(array, sharding)
+        # `device_put` would compare the array with that of every other process.
+        return jax.make_array_from_callback(np.shape(array), sharding, lambda share: np.asarray(array)[share])

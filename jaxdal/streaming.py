@@ -45,8 +45,9 @@ class HostPool:
 
 
 def room(devices: Sequence[jax.Device]) -> int | None:
-    """Return how many bytes of a pool a device can hold; None if no device says so, as on a CPU."""
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    """Return how many bytes of a pool a device of this process can hold; None if none says so, as on a CPU."""
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in own]
     known = [limit for limit in limits if limit]
     return int(SHARE * min(known)) if known else None
 
@@ -62,7 +63,7 @@ def steps(pool: Pool | HostPool, order: tuple[Array, Array], count: int) -> Iter
         yield pool, 0, count
         return
     size = pool.blocks.steps
-    labelled, unlabelled = (np.asarray(index) for index in order)
+    labelled, unlabelled = pool.lanes.fetch(order)
 
     def bring(begin: int) -> Images:
         coming = slice(begin, min(begin + size, count))

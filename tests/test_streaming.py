@@ -162,9 +162,11 @@ def test_a_pool_streams_if_it_does_not_fit(blobs, monkeypatch):
     assert streams(bench(blobs, [0]))
     assert not streams(bench(blobs, [0], pool_bytes=POOL)), "what is asked for is done"
     monkeypatch.undo()
-    devices = [SimpleNamespace(memory_stats=lambda size=size: {"bytes_limit": size}) for size in (900, 800)]
+    devices = [
+        SimpleNamespace(process_index=0, memory_stats=lambda size=size: {"bytes_limit": size}) for size in (900, 800)
+    ]
     assert streaming.room(devices) == 400
-    silent = SimpleNamespace(memory_stats=lambda: None)
+    silent = SimpleNamespace(process_index=0, memory_stats=lambda: None)
     assert streaming.room([silent]) is None
 
 

@@ -1,0 +1,152 @@
+"""Several processes, usually one on each host, that play one experiment: what they tell each other.
+
+Every process runs the same program on the same flags and images: what follows from those is the same everywhere, and
+nobody needs orders. What does not follow from them (files, clocks, errors) is found by process 0, or by each for
+itself, and told to all, here. All processes call these functions in the same order; one that is alone tells nobody.
+"""
+
+import json
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxdal.errors import InputError
+from jaxdal.journal import Contents, Journal
+
+T = TypeVar("T")
+TEXT = 4096  # bytes of a text that every process tells all others; longer ones are cut
+PART = 2**26  # bytes that process 0 tells at once, at most
+
+
+def together() -> bool:
+    """Tell whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def first() -> bool:
+    """Tell whether this is process 0, which alone writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def meet(devices: Sequence[jax.Device]) -> None:
+    """Have the devices of all processes connected.
+
+    Those of CPUs wait half a minute for each other at their first meeting, and for good at later ones: so the first
+    one is here, where no process has anything else to do.
+
+    Raises:
+        InputError: a process has none of the devices.
+    """
+    if not together():
+        return
+    if {device.process_index for device in devices} != set(range(jax.process_count())):
+        raise InputError(f"of the {jax.process_count()} processes, some have no device here: give all of jax.devices()")
+    multihost_utils.sync_global_devices("jaxdal")  # between processes, and the next line: between all devices
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    ones = jax.make_array_from_callback((len(devices),), rows, lambda share: np.ones(len(devices), np.float32)[share])
+    jax.block_until_ready(jax.jit(lambda rows: rows.sum())(ones))
+
+
+def from_first(find: Callable[[], T]) -> T:
+    """Return what `find` returns in process 0, which alone calls it.
+
+    Raises:
+        InputError: `find` has raised it; then everywhere.
+    """
+    if not together():
+        return find()
+    data = pickle.dumps(_outcome(find)) if first() else b""
+    parts, last = multihost_utils.broadcast_one_to_all(np.asarray(divmod(len(data), PART), np.int32)).tolist()
+    told = []
+    for part, size in enumerate([PART] * parts + [last]):
+        block = np.zeros(2 ** max(size - 1, 63).bit_length(), np.uint8)  # of few sizes: each is a program
+        if first():
+            block[:size] = np.frombuffer(data[part * PART : part * PART + size], np.uint8)
+        told.append(multihost_utils.broadcast_one_to_all(block)[:size].tobytes())
+    outcome: _Outcome = pickle.loads(b"".join(told))
+    if outcome.refused is not None:
+        raise InputError(outcome.refused)
+    return outcome.found
+
+
+def from_each(find: Callable[[], T]) -> T:
+    """Return what `find` returns in this process; those after 0 begin when 0 is done, and may use what it has kept.
+
+    Raises:
+        InputError: `find` has raised it in some process; then everywhere.
+    """
+    if not together():
+        return find()
+    outcome = _Outcome(None, None)
+    for turn in (True, False):
+        if first() == turn:
+            outcome = _outcome(find)
+        texts = _of_all(outcome.refused or "")
+        for number, text in enumerate(texts):
+            if text:
+                raise InputError(f"process {number}: {text}" if number else text)
+    return outcome.found
+
+
+def require_same(parts: Mapping[str, Any]) -> None:
+    """Refuse to start what would not be one experiment. parts: name -> digest, or something as short.
+
+    Raises:
+        InputError: a process has other parts than process 0.
+    """
+    if not together():
+        return
+    every = [json.loads(text) for text in _of_all(json.dumps(parts))]
+    for number, other in enumerate(every):
+        differ = [name for name in parts if other[name] != every[0][name]]
+        if differ:
+            raise InputError(f"process {number} differs from process 0 in: {', '.join(differ)}")
+
+
+def open_journal(start: Callable[[], Journal]) -> Journal:
+    """Open the journal in process 0; the others follow what it says, and see no file.
+
+    Raises:
+        InputError: as `Journal.start` does, in every process.
+    """
+    opened: list[Journal] = []
+
+    def begin() -> tuple[Path, dict[str, Any], list[Any]]:
+        opened.append(start())
+        return opened[0].path, opened[0].header, opened[0].groups
+
+    path, header, groups = from_first(begin)
+    return opened[0] if opened else Echo(path, -1, Contents(header, groups, header["environment"], 0))
+
+
+class Echo(Journal):
+    """The journal that process 0 writes, as the others know it: by the same rules, in memory alone."""
+
+    def _write(self, data: bytes) -> None:
+        pass
+
+
+class _Outcome(NamedTuple):
+    found: Any
+    refused: str | None
+
+
+def _outcome(find: Callable[[], Any]) -> _Outcome:
+    try:
+        return _Outcome(find(), None)
+    except InputError as error:
+        return _Outcome(None, str(error))
+
+
+def _of_all(text: str) -> list[str]:
+    """Return the text of every process, in their order."""
+    block = np.zeros(TEXT, np.uint8)
+    data = np.frombuffer(text.encode()[:TEXT], np.uint8)
+    block[: len(data)] = data
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(block)]
