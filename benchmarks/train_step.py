@@ -35,7 +35,11 @@ from jaxdal.types import Dataset
 
 PROTOCOL = {"lenet": "mnist", "resnet18_thin": "cifar10", "resnet18": "cifar10"}  # whose recipe a model is trained by
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-RIVALS = {"eager": "torch, as commonly written", "best": "torch, bf16 channels_last compiled"}
+RIVALS = {
+    "eager": "torch, as commonly written",
+    "best": "torch, bf16 channels_last compiled",
+    "loader": "torch, behind a DataLoader",
+}
 
 
 class Trainee(Protocol):
@@ -123,7 +127,7 @@ def rivals(wanted: str) -> list[str]:
     if wanted == "auto":
         import torch
 
-        return list(RIVALS) if torch.cuda.is_available() else ["eager"]
+        return list(RIVALS) if torch.cuda.is_available() else ["eager", "loader"]
     names = wanted.split(",")
     if unknown := set(names) - set(RIVALS):
         raise SystemExit(f"no rival is called {', '.join(unknown)}: there are {', '.join(RIVALS)}, auto and none")
@@ -143,10 +147,12 @@ def ours(rules: Settings, images: Dataset, steps: int) -> Contender:
 def theirs(rules: Settings, images: Dataset, steps: int, name: str) -> Contender:
     """Make and warm a rival; compilation is what its first steps take longer than the same steps later."""
     from benchmarks.rival_torch import Rival
+    from benchmarks.rival_torch_loader import LoaderRival
 
     best = name == "best"
     known = np.random.default_rng(0).permutation(rules.pool)[: rules.budget.n_start]
-    trainee = Rival(rules, images.train_x, images.train_y, known, best=best)
+    given = rules, images.train_x, images.train_y, known
+    trainee = LoaderRival(*given) if name == "loader" else Rival(*given, best=best)
     first = seconds(partial(trainee.steps, steps))
     compiling = max(0.0, first - seconds(partial(trainee.steps, steps))) if best else None
     trainee.choose_threads(steps)

@@ -105,8 +105,8 @@ class Gather:
     def __call__(self, keys: Keys, variables: Tree, known: Array, pool: Pool | HostPool) -> tuple[Array, ...]:
         """Compute the signals of every run. known: i32[R, N] -> one array [R, N, ...] per signal.
 
-        Where a run's pool is split over devices that do not divide it, a few rows more, of which nobody may ask anything:
-        what leaves a compiled program is split into equal shares or not at all.
+        A pool that is split over devices which do not divide it has a few rows more, without a meaning: what leaves a
+        compiled program is split into equal shares or not at all.
         """
         if not self._needs:
             return ()
