@@ -110,3 +110,28 @@ def counted(compiled: Any) -> dict[str, float]:
         "flops": float(cost.get("flops", 0)), "bytes": float(cost.get("bytes accessed", 0)),
         "held": float(held - memory.alias_size_in_bytes), "temporary": float(memory.temp_size_in_bytes),
     }  # fmt: skip
+
+
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all")
+
+
+def kernels(text: str, *, depth: int = 0) -> list[tuple[Instruction, int]]:
+    """Return what is started one by one, and the bytes that each reads and writes, the largest first.
+
+    depth: of how many loops it is at least inside. Operands that are read in part, as by a gather, count whole.
+    """
+    every = list(instructions(text))
+    sizes = {(one.computation, one.name): one.bytes for one in every}
+    found = []
+    for one in every:
+        if one.kind in FREE or one.depth < depth:
+            continue
+        operands = re.findall(r"%([\w.\-]+)", one.rest.partition(")")[0])
+        found.append((one, one.bytes + sum(sizes.get((one.computation, name), 0) for name in operands)))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def kind_of(one: Instruction) -> str:
+    """Name a kernel as people count them: "fusion", or the library that is called."""
+    target = re.search(r'custom_call_target="([^"]+)"', one.rest)
+    return f"library call, {target.group(1)}" if target else one.kind
