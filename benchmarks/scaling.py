@@ -72,15 +72,15 @@ def program_row(compiled: Any, devices: int, times: int = 1) -> Row:
     }  # fmt: skip
 
 
-def scoring(one: Bench, devices: int) -> tuple[Row, tuple[jax.Array, ...]]:
-    """The pass over the pool: -> its row, and the signals."""
+def scoring(one: Bench, devices: int) -> tuple[Row, Row, tuple[jax.Array, ...]]:
+    """The pass over the pool: -> its row, that of joining the chunks, and the signals."""
     gather, lab = one.lab.gather, one.lab
     aux = gather._prepare(one.keys, one.variables, one.known, lab.pool)
     out = gather._empty(one.keys, one.variables, aux, lab.pool)
     fill = gather._fill.lower(out, one.keys, one.variables, aux, lab.pool, np.int32(0)).compile()  # type: ignore[attr-defined]
-    row = program_row(fill, devices, gather._chunks)
+    join = gather._join.lower(out).compile()  # type: ignore[attr-defined]
     found = wait(gather(one.keys, one.variables, one.known, lab.pool))
-    return row, found
+    return program_row(fill, devices, gather._chunks), program_row(join, devices), found
 
 
 def busy(work: Any, repeats: int) -> float:
@@ -101,11 +101,12 @@ def contest(options: argparse.Namespace, mode: str) -> list[Row]:
         pool = options.pool if mode == "strong" else options.pool // max(options.devices) * devices
         for number, strategy in enumerate(options.strategies):
             one = bench(options, strategy, devices, pool)
-            row, found = scoring(one, devices)
+            row, joined, found = scoring(one, devices)
             same: Row = {"devices": devices, "pool": pool}
             if number == 0:  # the others score with the same network
                 seconds = busy(lambda one=one: one.lab.gather(one.keys, one.variables, one.known, one.lab.pool), 3)
                 rows.append({"what": f"scoring, {options.model}", **same, **row, "cpu s": rounded(seconds)})
+            rows.append({"what": f"joining signals, {strategy}", **same, **joined, "cpu s": None})
             select = one.lab.select.lower(one.keys, one.known, one.memory, *found).compile()  # type: ignore[attr-defined]
             seconds = busy(lambda one=one, found=found: one.lab.select(one.keys, one.known, one.memory, *found), 3)
             rows.append(
@@ -114,8 +115,9 @@ def contest(options: argparse.Namespace, mode: str) -> list[Row]:
             print(f"{mode}: {strategy} on {devices}", file=sys.stderr, flush=True)
     first = {row["what"]: row for row in reversed(rows)}
     for row in rows:
-        each = [one["cpu s"] / one["pool"] for one in (row, first[row["what"]])]
-        row["x one device"] = rounded(each[0] / each[1])
+        if row["cpu s"] is not None:
+            each = [one["cpu s"] / one["pool"] for one in (row, first[row["what"]])]
+            row["x one device"] = rounded(each[0] / each[1])
     return sorted(rows, key=lambda row: row["what"])
 
 

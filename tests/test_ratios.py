@@ -87,6 +87,17 @@ def test_seconds_and_processor_seconds(tmp_path):
     assert found["default command, cold start on a CPU", "<= 60 s"]["ours"] == "11.0 s"
 
 
+def test_a_crowded_machine_misses_no_target(tmp_path):
+    starts = [{"start": "cold", "seconds": 99.0}]
+    write(tmp_path, "rounds", "python -m jaxdal.main: seconds", starts, device="1 x cpu (cpu)")
+    place = tmp_path / "rounds.json"
+    for load, met in {"15.0 16.5 15.5": "busy machine", "1.5 2.0 2.0": "no"}.items():
+        content = {**json.loads(place.read_text()), "machine": "AMD EPYC, 2 cores, Linux", "load": load}
+        place.write_text(json.dumps(content))
+        found, _ = tables(tmp_path)
+        assert found["default command, cold start on a CPU", "<= 60 s"]["met"] == met
+
+
 def test_run_measures_what_is_missing(tmp_path, monkeypatch):
     """With a stand-in for the benchmarks, which are started once and whose results are copied to the device's place."""
     program = (
