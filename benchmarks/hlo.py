@@ -92,6 +92,10 @@ def sent(text: str, devices: int) -> Counter[tuple[int, str]]:
         if kind not in COLLECTIVES:
             continue
         size = one.bytes
+        if one.kind == "all-gather-start":  # a pair of what it takes and what it makes, as asynchronous ones have it
+            size = size * devices // (devices + 1)
+        elif one.kind == "collective-permute-start":
+            size //= 2
         if kind == "reduce-scatter":
             size *= devices
         if kind in ("all-gather", "reduce-scatter", "all-to-all", "all-reduce"):

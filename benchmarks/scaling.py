@@ -139,7 +139,7 @@ def main(argv: Sequence[str]) -> Report:
     parser.add_argument("--precision", default="f32", choices=settings.PRECISIONS)
     parser.add_argument("--out", help="folder for scaling.json and scaling.md")
     options = parser.parse_args(argv)
-    if "jax" in sys.modules and len(jax.devices()) < max(options.devices):
+    if len(jax.devices()) < max(options.devices):
         raise SystemExit(f"there are {len(jax.devices())} devices")
     report = Report("scaling", environment(argv, "benchmarks.scaling"))
     for mode in options.modes:
