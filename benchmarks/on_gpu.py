@@ -47,7 +47,7 @@ def benchmarks() -> Iterator[Item]:
         for number, (module, flags) in enumerate(found, 1):
             if module != f"benchmarks.{path.stem}":
                 continue
-            name = path.stem if len(found) == 1 else f"{path.stem}_{number}"
+            name = path.stem if number == 1 else f"{path.stem}_{number}"
             options = [flag for flag in flags.split() if not flag.startswith("--out=")]
             yield Item(name, ("-m", module, *options, "--out={folder}"))
 

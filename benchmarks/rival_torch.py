@@ -108,7 +108,7 @@ class Rival:
             weight_decay=settings.recipe.weight_decay, fused=best or None,
         )  # fmt: skip
         mode = "reduce-overhead" if self._cuda else "default"
-        self._loss: Callable[[Tensor], Tensor] = torch.compile(self._forward, mode=mode) if best else self._forward
+        self._loss: Callable[[Any], Tensor] = torch.compile(self._forward, mode=mode) if best else self._forward
         self._order = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.last = torch.zeros(())
 
@@ -133,7 +133,7 @@ class Rival:
         """Was the last loss a number?"""
         return bool(torch.isfinite(self.last))
 
-    def _next(self) -> Tensor:
+    def _next(self) -> Any:
         """The indices of the next batch: a new permutation of the labelled images every epoch, full batches only."""
         batch = self._recipe.batch
         if len(self._order) < batch:
@@ -141,11 +141,11 @@ class Rival:
         index, self._order = self._order[:batch], self._order[batch:]
         return index
 
-    def _step(self, index: Tensor) -> None:
+    def _step(self, batch: Any) -> None:
         if self._best and self._cuda:
             torch.compiler.cudagraph_mark_step_begin()
         self._sgd.zero_grad(set_to_none=True)
-        loss = self._loss(index)
+        loss = self._loss(batch)
         loss.backward()
         self.last = loss.detach()
         if self._recipe.clamp is not None:
@@ -159,7 +159,7 @@ class Rival:
                     gradient.clamp_(-clamp, clamp)
         self._sgd.step()
 
-    def _forward(self, index: Tensor) -> Tensor:
+    def _forward(self, index: Any) -> Tensor:
         x = self._augment(self._images[index])
         if not self._best:
             return functional.cross_entropy(self._model(x), self._labels[index])

@@ -22,8 +22,8 @@ class MixMatchRival(Rival):
         self._beta = torch.distributions.Beta(0.75, 0.75)
         self._taken, self._ramp = 0, 200 * settings.per_epoch[0]
 
-    def _step(self, index: Tensor) -> None:
-        super()._step(index)
+    def _step(self, batch: Tensor) -> None:
+        super()._step(batch)
         self._taken += 1
         torch._foreach_lerp_(self._average, self._live, 0.001)
 

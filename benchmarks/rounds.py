@@ -4,8 +4,11 @@
     python -m benchmarks.rounds --dataset=npz:mnist.npz --n_start=2% --n_query=2% --n_end=6% --epochs=5 --no-starts
     python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --no-starts
 
-    python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=20% --epochs=20 --no-starts   # one GPU
+    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=margin --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
+    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=coreset --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
+    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=kmeans --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
 
+The first round has the least training of the protocol: a share of selection that holds there holds for the mean.
 Rounds run in this process through `jaxdal.run`, and the seconds are those of its journal. Starts are processes of
 their own, `python -m jaxdal.main` with the defaults, from the first import to the last line: cold with an empty cache
 of compiled programs, then warm with the cache that the cold one has left.

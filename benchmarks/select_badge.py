@@ -1,11 +1,11 @@
-"""BADGE selection: jaxdal's factorised distances beside gradients written out in NumPy and PyTorch.
+"""BADGE selection: jaxdal's factorised distances beside gradients written out in NumPy, PyTorch, scikit-activeml.
 
     python -m benchmarks.select_badge
     python -m benchmarks.select_badge --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
-    python -m benchmarks.select_badge --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none
+    python -m benchmarks.select_badge --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none   # one GPU
 
 `GB/s` is both factors read once per pick over the time of everything; `x ours` how many times longer it takes.
-"""
+"""  # noqa: E501
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ from benchmarks.timing import Report
 from jaxdal.strategies.badge import badge
 
 LARGEST = 2**31  # bytes of gradients that NumPy is asked to hold
+LIBRARY_LIMIT = 2_000_000  # examples x picks: scikit-activeml takes minutes beyond
 
 
 def gradients(data: Pool) -> np.ndarray:
@@ -65,6 +66,29 @@ def in_torch(data: Pool, k: int, device: Any) -> Contender:
     return Contender(f"torch on {device}, materialised", pick)
 
 
+def in_library(data: Pool, k: int) -> Contender:
+    """scikit-activeml's Badge, which asks a classifier for the probabilities: they are there already."""
+    from skactiveml.base import SkactivemlClassifier
+    from skactiveml.pool import Badge
+
+    features, labels = data.features.astype(np.float64), np.where(data.known < 0, np.nan, data.known)
+    probs = np.exp(data.logits[data.unknown] - data.logits[data.unknown].max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+
+    class Fitted(SkactivemlClassifier):
+        def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> "Fitted":
+            return self
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            return probs
+
+    def pick() -> np.ndarray:
+        picks = Badge(random_state=0).query(features, labels, Fitted(), fit_clf=False, batch_size=k)
+        return np.asarray(picks)
+
+    return Contender("scikit-activeml", pick)
+
+
 def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
     """Ours first."""
     found = [ours("jaxdal", badge(), data.known, [data.logits, data.features], options.k)]
@@ -79,6 +103,10 @@ def contenders(options: argparse.Namespace, data: Pool) -> list[Contender]:
         skipped("torch", "it is not installed")
     else:
         found.append(in_torch(data, options.k, device))
+    if options.n * options.k > LIBRARY_LIMIT:
+        skipped("scikit-activeml", "too slow at this size")
+    elif options.rivals != "device":
+        found.append(in_library(data, options.k))
     return found
 
 

@@ -2,6 +2,7 @@
 
 python -m benchmarks.select_cluster_margin --rows=8000 --width=128
 python -m benchmarks.select_cluster_margin --rows=50000 --rivals=none   # one GPU
+python -m benchmarks.select_cluster_margin --rows=50000 --width=512 --rivals=none   # one GPU
 """
 
 import argparse

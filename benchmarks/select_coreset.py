@@ -2,10 +2,10 @@
 
     python -m benchmarks.select_coreset
     python -m benchmarks.select_coreset --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
-    python -m benchmarks.select_coreset --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none
+    python -m benchmarks.select_coreset --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=3 --rivals=none   # one GPU
 
 `GB/s` is the features read once per pick over the time of everything; `x ours` how many times longer it takes.
-"""
+"""  # noqa: E501
 
 import argparse
 import sys

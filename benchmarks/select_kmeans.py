@@ -2,11 +2,11 @@
 
     python -m benchmarks.select_kmeans
     python -m benchmarks.select_kmeans --n=50000 --d=512 --k=2500 --labelled=5000 --rivals=device   # one GPU
-    python -m benchmarks.select_kmeans --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=1 --rivals=none
+    python -m benchmarks.select_kmeans --n=1281167 --d=512 --k=10000 --labelled=10000 --repeats=1 --rivals=none   # one GPU
 
 All start by k-means++ and stop after --iterations steps or by scikit-learn's tolerance. `GB/s` is the features read
 once per pick, as the seeding does, over the time of everything; `x ours` how many times longer it takes.
-"""
+"""  # noqa: E501
 
 import argparse
 import sys

@@ -1,8 +1,10 @@
 """What the benchmarks share: measuring, tables, and the lines that say where figures come from."""
 
+import contextlib
 import datetime
 import json
 import math
+import multiprocessing
 import os
 import platform
 import resource
@@ -51,9 +53,14 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def processor_seconds() -> float:
-    """Return the seconds that all threads of this process have computed for."""
+    """Return the seconds that all threads of this process, and workers that it has started, have computed for."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    workers = 0
+    for child in multiprocessing.active_children():  # not in RUSAGE_CHILDREN, which counts those that have ended
+        with contextlib.suppress(OSError):  # it has ended just now
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            workers += int(fields[11]) + int(fields[12])
+    return usage.ru_utime + usage.ru_stime + workers / os.sysconf("SC_CLK_TCK")
 
 
 def measure(works: Sequence[Callable[[], Any]], repeats: int) -> list[Timing]:

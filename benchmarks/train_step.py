@@ -35,7 +35,11 @@ from jaxdal.types import Dataset
 
 PROTOCOL = {"lenet": "mnist", "resnet18_thin": "cifar10", "resnet18": "cifar10"}  # whose recipe a model is trained by
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-RIVALS = {"eager": "torch, as commonly written", "best": "torch, bf16 channels_last compiled"}
+RIVALS = {
+    "eager": "torch, as commonly written",
+    "best": "torch, bf16 channels_last compiled",
+    "loader": "torch, behind a DataLoader",
+}
 
 
 class Trainee(Protocol):
@@ -65,32 +69,32 @@ class Ours:
         pool_x, oracle, test = split(images)
         chosen, devices = strategies.build(strategy), jax.devices()[:1]
         blocks = blocks_for(rules, chosen, pool_x.shape[1:], devices, pool_bytes)
-        self._lab = Lab(rules, pool_x, test, chosen, devices, blocks)
-        lanes = self._lab.lanes
-        self._keys = self._lab.keys(lanes.per_run(np.asarray(rules.seeds, np.uint32)), np.int32(0))
+        self.lab = Lab(rules, pool_x, test, chosen, devices, blocks)
+        lanes = self.lab.lanes
+        self.keys = self.lab.keys(lanes.per_run(np.asarray(rules.seeds, np.uint32)), np.int32(0))
         nothing = np.full(rules.pool, -1, np.int32)
-        known = [oracle.reveal(nothing, picks) for picks in np.asarray(self._lab.initial(self._keys))]
-        self._known = lanes.per_run(np.stack(known))
+        known = [oracle.reveal(nothing, picks) for picks in np.asarray(self.lab.initial(self.keys))]
+        self.known = lanes.per_run(np.stack(known))
         self._per_epoch = rules.per_epoch[0]
-        self._state = wait(self._lab.engine.init(self._keys))
+        self.state = wait(self.lab.engine.init(self.keys))
         self._done = 0
 
     def steps(self, count: int) -> None:
         """As the loop over rounds does: a chunk, wait, and the next one."""
-        engine, until = self._lab.engine, self._done + count
+        engine, until = self.lab.engine, self._done + count
         while self._done < until:
             end = min(until, self._done + engine.chunk)
-            fixed = self._keys, self._known, self._lab.pool, self._per_epoch
-            self._state = wait(engine.advance(self._state, *fixed, self._done, end))
+            fixed = self.keys, self.known, self.lab.pool, self._per_epoch
+            self.state = wait(engine.advance(self.state, *fixed, self._done, end))
             self._done = end
 
     def score(self) -> None:
         """Compute the strategy's signals of the whole pool, for every run."""
-        wait(self._lab.gather(self._keys, answering(self._state), self._known, self._lab.pool))
+        wait(self.lab.gather(self.keys, answering(self.state), self.known, self.lab.pool))
 
     def finite(self) -> bool:
         """Is every run alive?"""
-        return not np.any(np.asarray(self._state.diverged))
+        return not np.any(np.asarray(self.state.diverged))
 
 
 def arrays(protocol: str, pool: int) -> Dataset:
@@ -123,7 +127,7 @@ def rivals(wanted: str) -> list[str]:
     if wanted == "auto":
         import torch
 
-        return list(RIVALS) if torch.cuda.is_available() else ["eager"]
+        return list(RIVALS) if torch.cuda.is_available() else ["eager", "loader"]
     names = wanted.split(",")
     if unknown := set(names) - set(RIVALS):
         raise SystemExit(f"no rival is called {', '.join(unknown)}: there are {', '.join(RIVALS)}, auto and none")
@@ -143,10 +147,12 @@ def ours(rules: Settings, images: Dataset, steps: int) -> Contender:
 def theirs(rules: Settings, images: Dataset, steps: int, name: str) -> Contender:
     """Make and warm a rival; compilation is what its first steps take longer than the same steps later."""
     from benchmarks.rival_torch import Rival
+    from benchmarks.rival_torch_loader import LoaderRival
 
     best = name == "best"
     known = np.random.default_rng(0).permutation(rules.pool)[: rules.budget.n_start]
-    trainee = Rival(rules, images.train_x, images.train_y, known, best=best)
+    given = rules, images.train_x, images.train_y, known
+    trainee = LoaderRival(*given) if name == "loader" else Rival(*given, best=best)
     first = seconds(partial(trainee.steps, steps))
     compiling = max(0.0, first - seconds(partial(trainee.steps, steps))) if best else None
     trainee.choose_threads(steps)

@@ -129,7 +129,9 @@ class Lab:
 
     def _choose_by(self, strategy: Strategy) -> None:
         def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
-            return strategy.select(keys.select, known, self.settings.budget.n_query, memory, *found)
+            # Inside a program, shares may be unequal: those that `Gather` adds to make them equal are left out.
+            rows = (self.lanes.split(leaf[: self.settings.pool]) for leaf in found)
+            return strategy.select(keys.select, known, self.settings.budget.n_query, memory, *rows)
 
         needs = strategy.needs
         if needs not in self._gathers:

@@ -95,7 +95,7 @@ class Gather:
             return tuple(lanes.split(leaf, axis=1) for leaf in filled)
 
         def join(out: tuple[Array, ...]) -> tuple[Array, ...]:
-            return tuple(lanes.split(whole.reshape(-1, *whole.shape[2:])[:size]) for whole in out)
+            return tuple(lanes.split(whole.reshape(-1, *whole.shape[2:])[: lanes.chunk(size, size)]) for whole in out)
 
         self._prepare = lanes.lift(prepare, "rrrs")
         self._empty = lanes.lift(empty, "rrrs", rows=True)
@@ -103,7 +103,11 @@ class Gather:
         self._join = lanes.lift(join, "r", rows=True)
 
     def __call__(self, keys: Keys, variables: Tree, known: Array, pool: Pool | HostPool) -> tuple[Array, ...]:
-        """Compute the signals of every run. known: i32[R, N] -> one array [R, N, ...] per signal."""
+        """Compute the signals of every run. known: i32[R, N] -> one array [R, N, ...] per signal.
+
+        A pool that is split over devices which do not divide it has a few rows more, without a meaning: what leaves a
+        compiled program is split into equal shares or not at all.
+        """
         if not self._needs:
             return ()
         aux = self._prepare(keys, variables, known, None if self._streams else pool)

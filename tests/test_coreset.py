@@ -1,8 +1,10 @@
 """Core-set: the greedy k-centre of its paper, on one device and on eight."""
 
+import math
 import re
 from importlib import import_module
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from reference import coreset as reference
 from selecting import after_scoring_in_batches, alone, some_pool, split, spread
 from skactiveml.pool import CoreSet
 
+from jaxdal.parallel import Lanes
 from jaxdal.strategies import distances
+from jaxdal.strategies.picking import MANY, few_largest
 
 coreset = import_module("jaxdal.strategies.coreset")  # the package exports the function of this name
 
@@ -147,3 +151,28 @@ def test_one_run_on_eight_devices(size):
     assert picks == alone(STRATEGY, pool, 15)
     rows = {int(rows) for rows in re.findall(r"f32\[(\d+),6\]", program)}
     assert rows == {1, -(-size // 8)}, "each device has its eighth of the features, and the row that is picked"
+
+
+@pytest.mark.parametrize("kind", ["all different", "ties", "hardly any"])
+def test_the_few_largest_of_many(kind):
+    """As `top_k` finds them, in blocks; ties go by place, within a block and between blocks."""
+    score = np.random.default_rng(0).standard_normal(MANY + 3).astype(np.float32)
+    if kind != "all different":
+        score = np.round(score)
+    if kind == "hardly any":
+        score[5:-1] = -np.inf
+    for k in (1, 8):
+        np.testing.assert_array_equal(few_largest(jnp.asarray(score), k), jax.lax.top_k(score, k)[1])
+
+
+def test_the_few_largest_of_many_stay_on_their_devices():
+    lanes = Lanes(1, jax.devices())
+
+    def find(score):
+        return few_largest(lanes.split(score), 8)
+
+    score = lanes.per_run(np.random.default_rng(0).standard_normal((1, MANY + 3)).astype(np.float32))
+    program = lanes.lift(find, "r").lower(score).compile().as_text()
+    sent = [math.prod(map(int, sides.split(","))) for sides in re.findall(r"= f32\[([\d,]+)\]\S* all-\w+\(", program)]
+    assert sent
+    assert max(sent) < 0.1 * MANY

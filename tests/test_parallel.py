@@ -90,6 +90,30 @@ def test_one_run_splits_its_pool(blobs):
     assert {np.prod([int(n) for n in shape.split(",")]) // 64 for shape in pixels} == {200, 25}
 
 
+@pytest.mark.parametrize("strategy", ["margin", "badge"])
+def test_a_pool_that_the_devices_do_not_divide_is_split_as_well(blobs, strategy):
+    """Up to the picks, which are those of one device: none has probabilities or features of more than 26 images."""
+    first = slice(0, 3)
+    odd = blobs._replace(
+        train_x=np.concatenate([blobs.train_x, blobs.train_x[first]]),
+        train_y=np.concatenate([blobs.train_y, blobs.train_y[first]]),
+    )
+    picks = []
+    for devices in (1, 8):
+        one = bench(odd, [0], devices=devices, strategy=strategy)
+        variables = one.lab.engine.init(one.keys).variables
+        found = one.lab.gather(one.keys, variables, one.known, one.lab.pool)
+        picks.append(on_host(one.lab.select(one.keys, one.known, (), *found)[0])[0].tolist())
+    assert picks[0] == picks[1]
+    for signal in found:
+        assert signal.shape[:2] == (1, 208)
+        assert signal.sharding.shard_shape(signal.shape)[:2] == (1, 26)
+    program = one.lab.select.lower(one.keys, one.known, (), *found).compile().as_text()
+    rows = {int(n) for n in re.findall(r"f32\[(?:1,)?(\d+),(?:4|50)\]", program)}
+    assert 26 in rows
+    assert max(rows) == 26
+
+
 def test_several_runs_are_spread(blobs):
     one = bench(blobs, [0, 1, 2, 3], devices=4)
     state = one.lab.engine.init(one.keys)

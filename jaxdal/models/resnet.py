@@ -75,7 +75,9 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int, pac
         (logits, features, maps), updated = module.apply(own, x, train, chunks, mutable=["batch_stats"])
         # A packed convolution zeroes what is not finite in its input. The statistics of a diverged run still show it:
         # let them reach its loss, so that it is noticed in the step in which it would be alone.
-        doubt = sum(jnp.sum(0 * s) for s in jax.tree.leaves(jax.lax.stop_gradient(updated)))
+        # As one vector: a sum for each of the 40 would be 40 kernels more.
+        statistics = [leaf.reshape(-1) for leaf in jax.tree.leaves(jax.lax.stop_gradient(updated))]
+        doubt = jnp.sum(0 * jnp.concatenate(statistics))
         return logits + doubt, {"features": features, "maps": maps, "batch_stats": updated["batch_stats"]}
 
     def stochastic_head(variables: Tree, taps: dict[str, Any], keys: Array) -> Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxdal import signals
 from jaxdal.strategies.distances import SHARED, comparable, nearest, squared_distances_to
+from jaxdal.strategies.picking import few_largest
 from jaxdal.types import Array, Strategy, Tree
 
 
@@ -35,7 +36,7 @@ def farthest_first(features: Array, gap: Array, k: int) -> Array:
 
     def read(state: State) -> State:
         gap, picks, done = state
-        rows = jax.lax.top_k(gap, min(SHARED, k))[1].astype(jnp.int32)
+        rows = few_largest(gap, min(SHARED, k))
         rows = rows.at[0].set(jnp.argmax(gap).astype(jnp.int32))  # so that every read has a pick
         distances = squared_distances_to(features, rows)
 

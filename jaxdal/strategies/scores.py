@@ -15,8 +15,9 @@ def least_confidence_score(probs: Array) -> Array:
 
 def margin_score(probs: Array) -> Array:
     """Second best minus best probability (Scheffer et al. 2001): 0 is the most uncertain. f32[N, K] -> f32[N]."""
-    best, second = jnp.moveaxis(jax.lax.top_k(probs, 2)[0], -1, 0)
-    return second - best
+    top = jnp.argmax(probs, axis=-1, keepdims=True)
+    others = jnp.where(jnp.arange(probs.shape[-1]) == top, -jnp.inf, probs)
+    return jnp.max(others, axis=-1) - jnp.max(probs, axis=-1)  # `top_k` would bring all rows to each device
 
 
 def entropy_score(logits: Array) -> Array:

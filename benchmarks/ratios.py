@@ -1,0 +1,376 @@
+"""The targets beside what was measured, and everything that was measured beside its rivals: one command, no clock.
+
+    python -m benchmarks.ratios                              # of what is committed
+    python -m benchmarks.ratios --run                        # measure what is missing first; on a CPU, in small
+    python -m benchmarks.ratios --run --minutes=9 --keep=/tmp/ratios   # continued from call to call
+    python -m benchmarks.ratios --out=benchmarks/results/ratios.md
+
+Figures come from the JSON files that other benchmarks write with --out and `on_gpu --merge` puts into results/DEVICE.
+A ratio has both its sides from one run, which one file is; sides of two runs are refused. `by cpu` is the same ratio in
+processor seconds, the fairer one where other programs share a CPU, and nothing where a GPU does the work.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from benchmarks import merging, on_gpu
+from benchmarks.queueing import ROOT, Item, work
+from benchmarks.rounds import round_row
+from benchmarks.timing import Row, cell, markdown, rounded
+from jaxdal import journal
+from jaxdal.cost import now
+from jaxdal.journal import SECONDS
+
+OWN = "jaxdal"  # how rows that are not a rival's begin
+LARGE = "10,000 picks of 1,281,167 x 512"
+RESNET = r"Training step: resnet18_thin\b"
+METHODS = 19  # of the paper, in the column that has a target
+
+
+class Run(NamedTuple):
+    """One run of a benchmark, as it described itself."""
+
+    path: Path
+    device: str
+    date: str
+    commit: str
+    about: Row  # the rest: machine, load, versions, command
+    tables: dict[str, list[Row]]
+
+
+class Figure(NamedTuple):
+    """A number, its unit, and the run that it was measured in."""
+
+    value: float
+    unit: str
+    run: Run
+    busy: float | None = None  # processor seconds of the same work
+
+    def __str__(self) -> str:
+        return f"{cell(self.value)} {self.unit}".strip()
+
+
+class Target(NamedTuple):
+    """What is aimed at, and where its figure stands: in the column of a row, or as a ratio of two rows of one table."""
+
+    what: str
+    least: float | None = None
+    most: float | None = None
+    name: str = ""  # of the file, without .json
+    title: str = ""  # of the table, an expression
+    ours: str = rf"{OWN}\b"  # the row's `what`, an expression; of several, the best
+    rival: str | None = None
+    column: str = "images/s"
+    where: Callable[[Row], bool] = lambda row: True
+    command: str = ""  # an expression, where the title does not tell what was run
+    total: bool = False  # the sum of the rows counts, not the best of them
+
+    @property
+    def mark(self) -> str:
+        """The target in words."""
+        times = "x" if self.rival else f" {UNITS[self.column]}"
+        return f"<= {self.most:,g}{times}" if self.most is not None else f">= {self.least:,g}{times}"
+
+    def met(self, value: float) -> bool:
+        """Is it reached?"""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+UNITS = {"images/s": "images/s", "s": "s", "seconds": "s", "ms/step": "ms", "selection %": "%", "compile": "s"}
+
+
+def packed(row: Row) -> bool:
+    """Are these several runs, at the batch that the targets are for?"""
+    return row["batch"] == 256 and ("torch" in row["what"] or row["runs"] > 1)
+
+
+def alone(row: Row) -> bool:
+    """Is this one run, at that batch?"""
+    return row["batch"] == 256 and row["runs"] == 1
+
+
+def square(width: int, row: Row) -> bool:
+    """Is this the clustering that has a target?"""
+    return row["rows"] == 50_000 and row["width"] == width
+
+
+def share(name: str, most: float) -> Target:
+    """Scoring and selection as a share of the packed training of a round: of the first, which is the shortest."""
+    command = rf"--dataset=(synthetic|cifar10|npz:\S*cifar10\S*) .*--strategy={name}\b.*--epochs=150\b"
+    return Target(
+        f"share of scoring + selection in a round, {name}", most=most, name="rounds", title="Rounds:", ours="",
+        column="selection %", where=lambda row: row["round"] == 0 and row["runs"] > 1, command=command,
+    )  # fmt: skip
+
+
+TARGETS = (
+    Target("thin ResNet-18, batch 256, packed", 240_000, None, "train_step", RESNET, where=packed),
+    Target("... the next mark", 500_000, None, "train_step", RESNET, where=packed),
+    Target("... against the best PyTorch", 2.3, None, "train_step", RESNET, rival="torch, bf16", where=packed),
+    Target("... as commonly written", 8, None, "train_step", RESNET, rival="torch, as", where=packed),
+    Target("... behind a DataLoader", 18, None, "train_step", RESNET, rival="torch, behind", where=packed),
+    Target("one run alone against the best PyTorch", 1.1, None, "train_step", RESNET, rival="torch, bf16", where=alone),
+    Target("... the next mark", 1.5, None, "train_step", RESNET, rival="torch, bf16", where=alone),
+    Target(
+        "MixMatch step against a supervised one, thin ResNet-18", None, 2.2, "train_ssl_step",
+        "MixMatch step: resnet18_thin", "jaxdal, mixmatch", "jaxdal, supervised", "ms/step",
+    ),
+    *(share(name, 4) for name in ("margin", "badge", "coreset", "bald")),
+    *(share(name, 20) for name in ("kmeans", "uncertain_gcn", "core_gcn", "cluster_margin")),
+    *(
+        Target(f"{name}, 10,000 picks of 1.28 M x 512", None, most, f"select_{name}", LARGE, column="s")
+        for name, most in {"badge": 10, "coreset": 10, "kmeans": 60}.items()
+    ),
+    *(
+        Target(
+            f"cluster_margin, 50,000 x {width}", None, most, "select_cluster_margin", "Cluster-Margin",
+            "jaxdal, first", column="seconds", where=partial(square, width),
+        )
+        for width, most in {128: 5, 512: 15}.items()
+    ),
+    Target(
+        "compilation after the first round", most=0, name="rounds", title="Rounds:", ours="", column="compile",
+        where=lambda row: row["round"] > 0, total=True,
+    ),
+    Target(
+        "default command, cold start on a CPU", None, 60, "rounds", "jaxdal.main", "", column="seconds",
+        where=lambda row: row["start"] == "cold",
+    ),
+)  # fmt: skip
+
+# On a CPU: what ends in minutes. The larger marks are for a GPU, whose list is that of benchmarks.on_gpu.
+ON_CPU = {
+    "train_step": ("train_step", "--model=lenet --batch=64 --runs=1,5 --steps=32 --repeats=5 --rivals=eager,loader"),
+    "train_ssl_step": ("train_ssl_step", "--model=lenet --batch=64 --steps=16 --repeats=3"),
+    **{f"select_{name}": (f"select_{name}", "--n=5000 --d=128 --k=100") for name in ("coreset", "badge", "kmeans")},
+    "rounds": ("rounds", ""),
+}
+
+
+def runs(folder: Path) -> list[Run]:
+    """Read all results under a folder, the newest first."""
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        content = json.loads(path.read_text())
+        if "tables" not in content or "device" not in content:
+            continue
+        about = {key: content.get(key) for key in ("machine", "load", "load at the end", "versions", "command")}
+        found.append(
+            Run(path, content["device"], content["date"], content.get("commit", "-"), about, content["tables"])
+        )
+    return sorted(found, key=lambda run: run.date, reverse=True)
+
+
+def ratio(ours: Figure, theirs: Figure) -> float:
+    """How many times as fast as theirs ours is; of a ratio of our own steps, as slow.
+
+    Raises:
+        ValueError: the two were not measured in one run, or not in one unit.
+    """
+    if ours.run is not theirs.run:
+        raise ValueError(f"two runs make no ratio: {ours.run.path} of {ours.run.date}, {theirs.run.path}")
+    if ours.unit != theirs.unit:
+        raise ValueError(f"{ours.unit} over {theirs.unit} is no ratio")
+    return ours.value / theirs.value if ours.unit in ("images/s", "ms") else theirs.value / ours.value
+
+
+def busy(row: Row) -> float | None:
+    """Processor seconds per image or per selection."""
+    if row.get("cpu ms") is not None:
+        return float(row["cpu ms"]) / 1000 / (row["batch"] * row["runs"])
+    return row.get("cpu s")
+
+
+def figure(run: Run, row: Row, column: str) -> Figure:
+    """Take a number out of a row."""
+    return Figure(float(row[column]), UNITS[column], run, busy(row) if "(cpu)" in run.device else None)
+
+
+def best(run: Run, rows: Sequence[Row], what: str, target: Target) -> Figure | None:
+    """Return the best figure of the rows that fit."""
+    fitting = [row for row in rows if re.match(what, str(row.get("what", ""))) and target.where(row)]
+    figures = [figure(run, row, target.column) for row in fitting if row.get(target.column) is not None]
+    if target.total and figures:
+        return figures[0]._replace(value=sum(one.value for one in figures))
+    return max(figures, key=lambda one: one.value if one.unit == "images/s" else -one.value, default=None)
+
+
+def measured(target: Target, found: Sequence[Run]) -> Iterator[tuple[Figure, Figure | None]]:
+    """Yield (ours, theirs) of the newest run of every device that has what the target asks for."""
+    seen = set()
+    for run in found:
+        if run.device in seen or not run.path.stem.startswith(target.name):
+            continue
+        if not re.search(target.command, str(run.about["command"])):
+            continue
+        for title, rows in run.tables.items():
+            ours = best(run, rows, target.ours, target) if re.search(target.title, title) else None
+            theirs = best(run, rows, target.rival, target) if target.rival else None
+            if ours and (theirs or not target.rival):
+                seen.add(run.device)
+                yield ours, theirs
+
+
+def source(run: Run, folder: Path) -> Row:
+    """Where a figure comes from: the last columns of its row."""
+    place = str(run.path.relative_to(folder)) if run.path.is_relative_to(folder) else str(run.path)
+    load = str(run.about.get("load") or "").split()
+    return {
+        "device": run.device,
+        "load": load[0] if load else None,
+        "date": run.date[:16],
+        "commit": run.commit,
+        "from": place,
+    }
+
+
+def verdict(target: Target, value: float, run: Run) -> str:
+    """Is a target met? Where it was missed while other programs had the processors, nobody knows."""
+    if target.met(value):
+        return "yes"
+    cores, load = re.search(r"(\d+) cores", str(run.about.get("machine"))), str(run.about.get("load") or "").split()
+    crowded = "(cpu)" in run.device and cores and load and float(load[0]) > 1.5 * int(cores.group(1))
+    return "busy machine" if crowded else "no"
+
+
+def targets(found: Sequence[Run], columns: Sequence[tuple[Run, float, int]], folder: Path) -> list[Row]:
+    """Return a row per target and device; `-` where nothing has been measured."""
+    rows: list[Row] = []
+    for target in TARGETS:
+        row: Row = {"what": target.what, "target": target.mark}
+        lines = []
+        for ours, theirs in measured(target, found):
+            value = ratio(ours, theirs) if theirs else ours.value
+            result: Row = {"ours": str(ours), "rival": theirs and str(theirs), "ratio": theirs and rounded(value)}
+            lines.append({**row, **result, "met": verdict(target, value, ours.run), **source(ours.run, folder)})
+        rows += lines or [
+            {**row, **dict.fromkeys(("ours", "rival", "ratio", "met", "device", "load", "date", "commit", "from"))}
+        ]
+    told = f"MNIST column, {METHODS} methods x 5 seeds x 10 rounds"
+    empty: Row = {"what": told, "target": "<= 20 min", "ours": None, "met": None}
+    for run, minutes, count in columns:
+        whole = count >= METHODS
+        ours_text = f"{cell(minutes)} min, {count} methods"
+        rows.append({
+            **empty, "ours": ours_text, "met": ("yes" if minutes <= 20 else "no") if whole else None,
+            **source(run, folder),
+        })  # fmt: skip
+    return rows if columns else [*rows, empty]
+
+
+def column_times(folder: Path) -> list[tuple[Run, float, int]]:
+    """Return a device's MNIST column, the minutes of all its stages, and of how many strategies."""
+    result = []
+    for column in sorted(folder.glob("*/mnist")):
+        seconds, count, last = 0.0, 0, None
+        for path in sorted(column.glob(f"*/{journal.NAME}")):
+            header, groups = journal.read(path.parent)
+            config = header["config"]
+            if len(config["seeds"]) == 5 and len(groups) == 10:
+                count, last = count + 1, (path, header["environment"])
+                seconds += sum(round_row(config, group)[stage] for group in groups for stage in SECONDS)
+        if last:
+            path, environment = last
+            device, commit = ", ".join(environment["devices"]), environment.get("commit") or "-"
+            result.append((Run(column, device, "-", commit, {}, {}), seconds / 60, count))
+    return result
+
+
+def beside_rivals(found: Sequence[Run], folder: Path) -> list[Row]:
+    """Return a row per rival of every table that has one, with the best of ours."""
+    rows: list[Row] = []
+    for run in found:
+        for title, table in run.tables.items():
+            column = next((name for name in ("images/s", "s") if table and name in table[0]), None)
+            if column is None or not any(str(row.get("what")).startswith(OWN) for row in table):
+                continue
+            own = [row for row in table if str(row["what"]).startswith(OWN)]
+            own = [
+                row for row in own if "mixmatch" in row["what"]
+            ] or own  # a supervised step is no twin of a MixMatch one
+            pick = max if column == "images/s" else min
+            ours_row = pick(own, key=lambda row: row[column])
+            ours = figure(run, ours_row, column)
+            for row in table:
+                if str(row["what"]).startswith(OWN) or row.get(column) is None:
+                    continue
+                theirs = figure(run, row, column)
+                rows.append({
+                    "what": title, "ours": f"{ours} ({ours_row['what']})", "rival": f"{theirs} ({row['what']})",
+                    "ratio": rounded(ratio(ours, theirs)),
+                    "by cpu": rounded(theirs.busy / ours.busy) if theirs.busy and ours.busy else None,
+                    **source(run, folder),
+                })  # fmt: skip
+    return rows
+
+
+def sources(found: Sequence[Run], folder: Path) -> list[Row]:
+    """Return what every run said of itself."""
+    return [{"from": source(run, folder)["from"], "device": run.device, **run.about} for run in found]
+
+
+def needed(platform: str) -> list[Item]:
+    """Return the benchmarks that the tables are made of: on an accelerator those marked `# one GPU`."""
+    if platform == "cpu":
+        return [
+            Item(name, ("-m", f"benchmarks.{module}", *flags.split(), "--out={folder}"))
+            for name, (module, flags) in ON_CPU.items()
+        ]
+    names = {target.name for target in TARGETS}
+    return [item for item in on_gpu.benchmarks() if item.command[1].removeprefix("benchmarks.") in names]
+
+
+def run_missing(folder: Path, keep: Path, seconds: float) -> None:
+    """Run what this device has no results of, while there is time, and copy the results. keep: for logs and notes."""
+    keep.mkdir(parents=True, exist_ok=True)
+    device = re.sub(r"\W+", "_", jax.devices()[0].device_kind.lower()).strip("_")
+    items = [one for one in needed(jax.devices()[0].platform) if not any((folder / device / one.name).glob("*.json"))]
+    work(items, keep, (), now() + seconds)
+    for path, _, place in merging.results(keep) if (keep / "state.json").exists() else ():
+        target = folder / place.relative_to("benchmarks/results")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def main(argv: Sequence[str]) -> dict[str, list[Row]]:
+    """Print the tables; -> them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks/results", help="folder of DEVICE/ITEM/*.json"
+    )
+    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments/results", help="folder of DEVICE/mnist")
+    parser.add_argument("--run", action="store_true", help="measure what this device has no results of")
+    parser.add_argument("--minutes", type=float, default=60, help="of --run")
+    parser.add_argument("--keep", type=Path, help="folder for logs of --run, and to continue from; default: a new one")
+    parser.add_argument("--out", type=Path, help="a .md file for the tables")
+    options = parser.parse_args(argv)
+    if options.run:
+        keep = options.keep or Path(tempfile.mkdtemp(prefix="ratios-"))
+        print(f"logs: {keep / 'logs'}", flush=True)
+        run_missing(options.results, keep.absolute(), 60 * options.minutes)
+    found = runs(options.results)
+    tables = {
+        "Targets, for one H100 unless stated": targets(found, column_times(options.experiments), options.results),
+        "Beside the rivals, all that was measured": beside_rivals(found, options.results),
+        "Where the figures come from": sources(found, options.results),
+    }
+    text = "\n\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items() if rows)
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(f"`python -m benchmarks.ratios {' '.join(argv)}`\n\n{text}\n")
+    return tables
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
