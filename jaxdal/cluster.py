@@ -81,6 +81,7 @@ def member(heartbeat: int) -> Iterator[None]:
 
 
 def _connect(heartbeat: int) -> None:
+    jax.config.update("jax_enable_preemption_service", False)  # else SIGTERM is noted and the process goes on
     count, own = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     try:
         jax.distributed.initialize(  # which itself reads JAX_COORDINATOR_ADDRESS

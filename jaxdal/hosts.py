@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from jaxdal.errors import InputError
 from jaxdal.journal import Contents, Journal
+from jaxdal.parallel import Lanes
 
 T = TypeVar("T")
 TEXT = 4096  # bytes of a text that every process tells all others; longer ones are cut
@@ -46,11 +47,9 @@ def meet(devices: Sequence[jax.Device]) -> None:
         return
     if {device.process_index for device in devices} != set(range(jax.process_count())):
         raise InputError(f"of the {jax.process_count()} processes, some have no device here: give all of jax.devices()")
-    multihost_utils.sync_global_devices("jaxdal")  # between processes, and the next line: between all devices
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
-    ones = jax.make_array_from_callback((len(devices),), rows, lambda share: np.ones(len(devices), np.float32)[share])
-    jax.block_until_ready(jax.jit(lambda rows: rows.sum())(ones))
+    multihost_utils.sync_global_devices("jaxdal")  # one device of each process; below, all with all
+    lanes = Lanes(1, devices)
+    lanes.fetch(lanes.rows(np.zeros(len(devices), np.float32), axis=0, per_run=False))
 
 
 def from_first(find: Callable[[], T]) -> T:
