@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxdal
 from benchmarks.queueing import KINDS, ROOT
 from benchmarks.timing import Row, rounded
-from experiments.tables import side_by_side
 from jaxdal import journal, report
 from jaxdal.errors import InputError
 
@@ -33,10 +31,13 @@ def results(out: Path) -> Iterator[tuple[Path, str, Path]]:
                 kept = path.name == journal.NAME or path.suffix in (".json", ".md")
                 if device and kept and len(path.relative_to(folder).parts) <= 2:  # deeper: checkpoints
                     yield path, device, Path(kind) / "results" / device / path.relative_to(out / kind)
-    for path in sorted(out.glob("experiments/*/table.md")):
-        device = device_of(path.parent / "random" / journal.NAME)
-        if device:
-            yield path, device, Path("experiments/results") / device / path.relative_to(out / "experiments")
+    journals = sorted((out / "paper").rglob(journal.NAME))
+    devices = {path: device for path in journals if (device := device_of(path))}
+    for path, device in devices.items():
+        yield path, device, Path("experiments/results") / device / path.relative_to(out)
+    for path in sorted((out / "paper/reports").glob("*")):
+        for device in list(devices.values())[:1]:
+            yield path, device, Path("experiments/results") / device / path.relative_to(out)
 
 
 def measured(folder: Path) -> list[Path]:
@@ -79,7 +80,7 @@ def compare(out: Path, repository: Path = ROOT) -> list[Row]:
     """Put every figure beside the one of the same device that the repository has."""
     rows: list[Row] = []
     for path, device, place in results(out):
-        if path.suffix == ".md":
+        if path.name != journal.NAME and path.suffix != ".json":
             continue
         old = figures(repository / place) if (repository / place).exists() else {}
         for key, value in figures(path).items():
@@ -104,17 +105,3 @@ def merge(out: Path, repository: Path = ROOT) -> list[Path]:
         if path.stat().st_size > LARGE:
             print(f"{place}: {path.stat().st_size / 1e6:.1f} MB")
     return places
-
-
-def columns(out: Path, names: Sequence[str]) -> None:
-    """Write the table of every column whose random sampling is there: experiments/NAME/table.md."""
-    notes = json.loads((out / "state.json").read_text()) if (out / "state.json").exists() else {}
-    for column in names:
-        found = {}
-        for name, note in notes.items():
-            folder = out / "experiments" / name
-            if name.startswith(f"{column}/") and note["status"] == "done" and (folder / journal.NAME).exists():
-                found[folder.name] = jaxdal.Result(folder, *journal.read(folder))
-        if "random" in found:
-            lines = side_by_side({"random": found.pop("random"), **found})
-            (out / "experiments" / column / "table.md").write_text("\n".join([*lines, ""]))

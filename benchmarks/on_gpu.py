@@ -6,9 +6,10 @@
     python -m benchmarks.on_gpu --toy --out=/tmp/toy      # the same in small, on a CPU
 
 The order: does it compute the right numbers (portability); steps, packs and selection beside the rivals (every command
-that the docstring of a benchmark marks `# one GPU`); does it learn what the published runs learnt; then whole columns
-of the paper's table, a strategy at a time. A call skips what an earlier one has completed, starts nothing that it has
-no time for, continues half-done experiments, and prints every new figure beside the committed one of the same device.
+that the docstring of a benchmark marks `# one GPU`); does it learn what the published runs learnt; then tables and
+figures of the paper, whose journals and reports are in OUT/paper. A call skips what an earlier one has completed,
+starts nothing that it has no time for, continues half-done experiments, and prints every new figure beside the
+committed one of the same device.
 README.md in this folder has the commands of a session.
 """
 
@@ -34,8 +35,10 @@ from jaxdal.trainers import TRAINERS
 ORDER = ("portability", "train_step", "train", "select", "")  # beginnings of the names of benchmarks
 MARKED = re.compile(r"python -m (benchmarks\.\w+)( .*?)? +# one GPU")
 LEARNING = {"mnist": "mnist", "cifar10_start": "cifar10", "cifar10_end": "cifar10"}  # check -> data set
-COLUMNS = {"mnist": "0,1,2,3,4", "cifar10": "0", "gtsrb": "0"}  # data set -> seeds
-DATA = tuple(dict.fromkeys([*LEARNING.values(), *COLUMNS]))
+PAPER = (  # table or figure, data set, seeds
+    ("table3", "mnist", "0-4"), ("fig2", "mnist", "0-4"), ("fig3", "mnist", "0"), ("fig4", "mnist", "0-4"),
+    ("table3", "cifar10", "0"), ("table3", "gtsrb", "0"),
+)  # fmt: skip
 
 
 def benchmarks() -> Iterator[Item]:
@@ -59,38 +62,38 @@ def learning() -> Iterator[Item]:
         yield Item(f"learning_{check}", ("-m", "experiments.check_learning", *flags), data, continues=True)
 
 
-def column(dataset: str, seeds: str, flags: Sequence[str] = (), names: Sequence[str] = ()) -> Iterator[Item]:
-    """All strategies on a data set, those first that train on labels alone; then trainers that no strategy names."""
-    made_for = {name: build(name).trainer for name in names or STRATEGIES}
-    order = sorted(made_for, key=lambda name: made_for[name] != "supervised")
-    runs: list[tuple[str, str, tuple[str, ...]]] = [(name, name, ()) for name in order]
-    if not names:
-        others = [name for name in TRAINERS if name not in made_for.values()]
-        runs += [(f"random_{name}", "random", (f"--trainer={name}",)) for name in others]
-    for name, strategy, more in runs:
+def paper() -> Iterator[Item]:
+    """Tables and figures, which share their runs; strategies that are trained alike train as one program."""
+    for name, dataset, seeds in PAPER:
+        flags = (f"--datasets={dataset}", f"--seeds={seeds}", "--data_dir={data}", "--results={out}/paper")
+        yield Item(f"{name}_{dataset}", ("-m", f"experiments.{name}", *flags), dataset, continues=True)
+
+
+def others(dataset: str) -> Iterator[Item]:
+    """Trainers that no strategy was made for, on random labels."""
+    named = {build(name).trainer for name in STRATEGIES}
+    for trainer in (name for name in TRAINERS if name not in named):
         command = (
-            "-m", "jaxdal.main", f"--dataset={dataset}", f"--strategy={strategy}", f"--seeds={seeds}", *more, *flags,
-            "--data_dir={data}", "--workdir={folder}", "--share_round_0={out}/round_0", "--checkpoint_seconds=60",
+            "-m", "jaxdal.main", f"--dataset={dataset}", "--strategy=random", f"--trainer={trainer}",
+            "--seeds=0,1,2,3,4", "--data_dir={data}", "--workdir={folder}", "--checkpoint_seconds=60",
         )  # fmt: skip
-        data = dataset if dataset in DATA else ""
-        yield Item(f"{dataset}/{name}", command, data, continues=True)
+        yield Item(f"{dataset}_{trainer}", command, dataset, continues=True)
 
 
 def everything() -> list[Item]:
     """The list, in order."""
-    columns = [item for dataset, seeds in COLUMNS.items() for item in column(dataset, seeds)]
-    return [*benchmarks(), *learning(), *columns]
+    return [*benchmarks(), *learning(), *paper(), *others("mnist")]
 
 
 def toy() -> list[Item]:
     """An item of each kind, small enough for a CPU."""
     step = "--batch=4 --runs=1,2 --steps=2 --repeats=2 --pool=32 --labels=16 --rivals=none"
     pool = "--n=300 --k=5 --labelled=30"
-    small = ("--n_start=40", "--n_query=20", "--n_end=80", "--epochs=1")
+    table = ("--datasets=digits", "--scale=smoke", "--strategies=random,margin", "--results={out}/paper")
     return [
         Item("train_step", ("-m", "benchmarks.train_step", *step.split(), "--out={folder}")),
         Item("select_coreset", ("-m", "benchmarks.select_coreset", *pool.split(), "--out={folder}")),
-        *column("digits", "0,1", small, ("random", "margin")),
+        Item("table3_digits", ("-m", "experiments.table3", *table), continues=True),
     ]
 
 
@@ -152,7 +155,6 @@ def main(argv: Sequence[str]) -> None:
         data = collect(options.data, out / "data", needed)
         work(items, out, data, begin + 60 * options.minutes, retry=options.retry, after=after)
     finally:
-        merging.columns(out, [*COLUMNS, "digits"])
         after()
     show(items, out)
     if rows := merging.compare(out):

@@ -170,7 +170,8 @@ def whole(path: Path) -> bool:
 
 def small_files(out: Path) -> list[Path]:
     """Return what is worth taking away: notes, logs, tables, journals and what strategies remember; no weights."""
-    depths = ("state.json", "logs/*", *(f"{kind}/{depth}" for kind in KINDS for depth in ("*/*", "*/*/*")))
+    paper = ("paper/reports/*", *(f"paper/**/{name}" for name in ("journal.jsonl", "memory_*.npz", "measures_*.json")))
+    depths = ("state.json", "logs/*", *(f"{kind}/{depth}" for kind in KINDS for depth in ("*/*", "*/*/*")), *paper)
     found = (path for depth in depths for path in out.glob(depth))
     return sorted(path for path in found if path.is_file() and path.stat().st_size <= SMALL)
 

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not 
 from benchmarks import merging, on_gpu, queueing
 from benchmarks.queueing import Item, Notes, collect, pack, work
 from jaxdal import journal
-from jaxdal.strategies import STRATEGIES
 
 
 class World:
@@ -123,7 +122,7 @@ def test_parts_of_a_file_come_call_after_call(tmp_path):
 
 
 def finished(out: Path, speed: float, accuracy: float) -> Path:
-    """A queue's folder with a benchmark, and two strategies of a column."""
+    """A queue's folder with a benchmark, an experiment and two strategies of a table."""
     folder = out / "benchmarks/step"
     folder.mkdir(parents=True)
     rows = [
@@ -134,8 +133,8 @@ def finished(out: Path, speed: float, accuracy: float) -> Path:
     (folder / "step.json").write_text(json.dumps(where))
     (folder / "step.md").write_text("a table")
     notes = {"step": {"status": "done"}}
-    for name in ("margin", "random"):
-        workdir, config = out / "experiments/mnist" / name, {"pool": 8, "seeds": [0]}
+    for workdir in (out / "experiments/learning", out / "paper/mnist/margin", out / "paper/mnist/random"):
+        config = {"pool": 8, "seeds": [0]}
         environment = {"devices": ["NVIDIA H100 80GB HBM3"], "jax": "0.0"}
         with journal.Journal.start(workdir, config, environment) as lines:
             for round_ in range(2):
@@ -145,12 +144,12 @@ def finished(out: Path, speed: float, accuracy: float) -> Path:
                 lines.append([{**line, **bought, "seconds": seconds, "runs_at_once": 1, "class_counts": [1, 1]}])
         (workdir / "inside" / "deep").mkdir(parents=True)
         (workdir / "inside" / "deep" / "weights.json").write_text("{}")
-        notes[f"mnist/{name}"] = {"status": "done"}
-    notes["mnist/half"] = {"status": "stopped"}
-    (out / "experiments/mnist/half").mkdir()
-    (out / "experiments/mnist/half/journal.jsonl").write_text("half")
+    notes |= {"learning": {"status": "done"}, "half": {"status": "stopped"}}
+    (out / "experiments/half").mkdir()
+    (out / "experiments/half/journal.jsonl").write_text("half")
+    (out / "paper/reports").mkdir()
+    (out / "paper/reports/table3.md").write_text("a table")
     (out / "state.json").write_text(json.dumps(notes))
-    merging.columns(out, ["mnist"])
     return out
 
 
@@ -161,18 +160,19 @@ def test_merging_and_comparing(tmp_path):
     assert {row["committed"] for row in merging.compare(first, repository)} == {None}
     places = merging.merge(first, repository)
     kept = {f"benchmarks/results/{device}/step/step.{kind}" for kind in ("json", "md")}
-    column = f"experiments/results/{device}/mnist"
-    kept |= {f"{column}/{name}" for name in ("margin/journal.jsonl", "random/journal.jsonl", "table.md")}
+    of_paper = ("mnist/margin/journal.jsonl", "mnist/random/journal.jsonl", "reports/table3.md")
+    kept |= {
+        f"experiments/results/{device}/{name}"
+        for name in ("learning/journal.jsonl", *(f"paper/{one}" for one in of_paper))
+    }
     assert {str(place) for place in places} == kept
     assert {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()} == kept
-    assert "| `margin` | 50.00 | 50.00 | +0.00 |" in (repository / column / "table.md").read_text()
-
     rows = merging.compare(finished(tmp_path / "second", 150.0, 0.25), repository)
     ratios = {(row["item"], row["row"], row["figure"]): row["now / committed"] for row in rows}
     assert ratios["step", "jaxdal 2", "images/s"] == 1.5
     assert ratios["step", "torch 1", "images/s"] == 1
-    assert ratios["mnist/margin", "3", "accuracy %"] == 0.5
-    assert ratios["mnist/margin", "3", "train s"] == 1
+    assert ratios["paper/mnist/margin", "3", "accuracy %"] == 0.5
+    assert ratios["paper/mnist/margin", "3", "train s"] == 1
 
 
 def test_the_archive_is_small_and_enough_to_continue(tmp_path, capsys, monkeypatch):
@@ -182,11 +182,12 @@ def test_the_archive_is_small_and_enough_to_continue(tmp_path, capsys, monkeypat
     pack(out, tmp_path / "queue.tar.gz")
     with tarfile.open(tmp_path / "queue.tar.gz") as archive:
         names = set(archive.getnames())
-    assert {"state.json", "benchmarks/step/step.json", "experiments/mnist/half/journal.jsonl"} <= names
+    assert {"state.json", "benchmarks/step/step.json", "experiments/half/journal.jsonl"} <= names
+    assert {"paper/mnist/margin/journal.jsonl", "paper/reports/table3.md"} <= names
     assert not any("inside" in name or "data" in name for name in names)
     monkeypatch.setattr(merging.merge, "__defaults__", (tmp_path / "repository",))
     on_gpu.main([f"--merge={tmp_path / 'queue.tar.gz'}"])
-    assert "merged 5 files" in capsys.readouterr().out
+    assert "merged 6 files" in capsys.readouterr().out
 
 
 def test_the_list_is_complete_and_in_order():
@@ -194,14 +195,15 @@ def test_the_list_is_complete_and_in_order():
     names = [one.name for one in items]
     assert len(set(names)) == len(names)
     assert names[0] == "portability"
-    place = {name: names.index(name) for name in ("train_step", "select_coreset", "learning_mnist", "mnist/random")}
+    place = {
+        name: names.index(name)
+        for name in ("train_step", "select_coreset", "learning_mnist", "table3_mnist", "fig4_mnist", "table3_gtsrb")
+    }
     assert list(place.values()) == sorted(place.values())
     benchmarks = Path(on_gpu.__file__).parent
     for path in benchmarks.glob("select_*.py"):
         assert path.stem in names, "its docstring has a command that ends in `# one GPU`"
-    for dataset in on_gpu.COLUMNS:
-        assert next(name for name in names if name.startswith(f"{dataset}/")) == f"{dataset}/random"
-        assert {f"{dataset}/{name}" for name in STRATEGIES} <= set(names)
+    assert names[-1] == "mnist_fixmatch"
     for one in items:
         assert not any(part.startswith("--out=") and part != "--out={folder}" for part in one.command)
 
