@@ -83,7 +83,10 @@ class Gather:
 
         def empty(keys: Keys, variables: Tree, aux: tuple[Tree, ...], source: Pool | Array) -> tuple[Array, ...]:
             shapes = jax.eval_shape(values, keys, variables, aux, source, jnp.int32(0))
-            blank = (jnp.zeros((self._chunks, *shape.shape), shape.dtype) for shape in shapes)
+            # So many chunks that `join` can exchange equal parts of them: otherwise, each device would get all of them.
+            few = self._chunks < lanes.shares
+            chunks = self._chunks if few else -(-self._chunks // lanes.shares) * lanes.shares
+            blank = (jnp.zeros((chunks, *shape.shape), shape.dtype) for shape in shapes)
             return tuple(lanes.split(leaf, axis=1) for leaf in blank)
 
         def fill(

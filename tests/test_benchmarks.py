@@ -63,6 +63,31 @@ def test_rival_does_the_same_work(model, crop, parameters):
 
 
 @needs_torch
+@pytest.mark.parametrize("model", ["lenet", "resnet18_thin"])
+def test_rival_behind_a_loader(model):
+    """Each image of a batch is a crop of a labelled one, mirrored or not, normalised, with the label of that."""
+    from benchmarks.rival_torch_loader import LoaderRival
+    from jaxdal import settings
+
+    images = rounds.synthetic((28, 28, 1) if model == "lenet" else (32, 32, 3), 20)
+    budget = {"n_start": 16, "n_query": 1, "n_end": 16}
+    rules = settings.resolve(train_step.PROTOCOL[model], images, "random", model=model, batch=8, **budget)
+    known, side, border = np.arange(4, 20), images.train_x.shape[1], rules.crop
+    rival = LoaderRival(rules, images.train_x, images.train_y, known, workers=0)
+    x, y = (np.asarray(part) for part in rival._next())
+    pixels = (x.transpose(0, 2, 3, 1) * rules.std + rules.mean) * 255
+    padded = np.pad(images.train_x[known], ((0, 0), (border, border), (border, border), (0, 0))).astype(np.float32)
+    views = [padded[:, i : i + side, j : j + side] for i in range(2 * border + 1) for j in range(2 * border + 1)]
+    views += [view[:, :, ::-1] for view in views if rules.flip]
+    for image, label in zip(pixels, y, strict=True):
+        found = {int(n) for view in views for n in np.flatnonzero(np.abs(view - image).max((1, 2, 3)) < 0.01)}
+        assert [images.train_y[known[n]] for n in found] == [label]
+    for _ in range(3):  # the second epoch begins
+        rival.steps(1)
+    assert rival.finite()
+
+
+@needs_torch
 def test_table_with_a_rival():
     (rows,) = train_step.main([*TOY, "--model=lenet", "--rivals=eager", "--runs=2"]).tables.values()
     assert [row["what"] for row in rows] == ["jaxdal, 2 packed", train_step.RIVALS["eager"]]

@@ -90,6 +90,18 @@ def test_one_run_splits_its_pool(blobs):
     assert {np.prod([int(n) for n in shape.split(",")]) // 64 for shape in pixels} == {200, 25}
 
 
+def test_chunks_are_joined_without_gathering_them(blobs):
+    """13 chunks of 16 rows, which 8 devices do not divide either."""
+    one = bench(blobs, [0], devices=8)
+    variables = one.lab.engine.init(one.keys).variables
+    gather = Gather(one.lab.lanes, one.network, (logits,), one.lab.pool, 16)
+    out = gather._empty(one.keys, variables, ((),), one.lab.pool)
+    assert [leaf.sharding.shard_shape(leaf.shape) for leaf in out] == [(1, 16, 2, 4)]
+    program = gather._join.lower(out).compile().as_text()
+    assert "all-to-all" in program
+    assert "all-gather" not in program
+
+
 @pytest.mark.parametrize("strategy", ["margin", "badge"])
 def test_a_pool_that_the_devices_do_not_divide_is_split_as_well(blobs, strategy):
     """Up to the picks, which are those of one device: none has probabilities or features of more than 26 images."""
