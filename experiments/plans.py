@@ -5,8 +5,7 @@ Scales, here and nowhere else:
 - half: half of the epochs, seeds 0 to 4; and on the grid of Tables 3 to 5 and Figure 7 queries twice as large, so that
   it has half of the rounds and a quarter of the work. Another experiment: its journals stand on their own.
 - smoke: does it work at all? Seed 0, one epoch, at most three rounds, the ends of every sweep, the first method of
-  Figures 6 and 8, and digits in place of every data set that was not asked for. Its numbers mean nothing,
-  and on a CPU its programs are compiled in a hurry.
+  Figures 6 and 8, and digits in place of every data set that was not asked for. Its numbers mean nothing.
 """
 
 from collections.abc import Callable, Sequence

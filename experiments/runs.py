@@ -11,17 +11,14 @@ set of seeds. One that fails does not end the others; it is reported at the end,
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 import jaxdal
 from experiments import launchers
@@ -228,25 +225,13 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
         from jaxdal.main import cache_programs  # late: importing it defines flags of its own
 
         cache_programs()
-        with plain_programs(given.scale == "smoke"):
-            return work(found, given.results, given.data_dir)
+        return work(found, given.results, given.data_dir)
     common = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given))
     keys = dict.fromkeys(group.key for group in found if group.state != "done")
     jobs = [launchers.Job(key, (*common, f"--only={key}")) for key in keys]
     launching = {name: getattr(given, name) for name in launchers.Options._fields}
     code = launchers.launch(jobs, given.launcher, given.results, **launching) if jobs else 0
     return [f"--launcher={given.launcher} ended with code {code}"] if code else []
-
-
-@contextlib.contextmanager
-def plain_programs(wanted: bool) -> Iterator[None]:
-    """Compile in half of the time, on a CPU, programs that are slower: where compiling takes longer than running."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", before or (wanted and jax.default_backend() == "cpu"))
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def main(arguments: Sequence[str]) -> int:
