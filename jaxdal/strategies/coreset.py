@@ -17,7 +17,7 @@ def gaps(features: Array, known: Array) -> Array:
     examples although shapes are static, since only chunks that have labelled rows are compared with.
     """
     labelled = known >= 0
-    # The labelled ones first. Not `nonzero`: its prefix sum takes N^2 / n operations where rows are split over n devices.
+    # The labelled ones first. Not by `nonzero`: its prefix sum takes N^2 / n operations where n devices share the rows.
     places = jnp.argsort(~labelled, stable=True).astype(jnp.int32)
     count = jnp.sum(labelled, dtype=jnp.int32)
     centred = features - jnp.mean(features, axis=0)
