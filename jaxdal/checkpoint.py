@@ -47,6 +47,8 @@ def _checkpointer() -> Any:
     """Return Orbax's, which does not wait for other processes: only one has files."""
     import orbax.checkpoint as ocp  # here, because most commands write no weights
 
+    if not hosts.together():
+        return ocp.StandardCheckpointer()
     here = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process_{here}"
