@@ -218,7 +218,7 @@ def test_devices_and_neighbours_change_nothing(blobs):
         here = bench(blobs, seeds, devices, strategy)
         gather = Gather(here.lab.lanes, here.network, strategy.needs, here.lab.pool, batch)
         distance, probs = gather(here.keys, here.train(6).variables, here.known, here.lab.pool)
-        found[seeds, devices] = np.asarray(distance)
+        found[seeds, devices] = np.asarray(distance)[:, :200]  # beyond are rows that make shares equal
         picks, _ = here.lab.select(here.keys, here.known, (), distance, probs)
         assert np.all(np.take_along_axis(np.asarray(here.known), np.asarray(picks), axis=1) < 0)
     alone = found[(0,), 3][0]
