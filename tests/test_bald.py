@@ -325,7 +325,7 @@ def gathered(blobs, seeds, devices, batch, **options):
     (found,) = gather(here.keys, here.train(4).variables, here.known, here.lab.pool)
     picks, memory = here.lab.select(here.keys, here.known, (), found)
     assert memory == ()
-    return np.asarray(found), np.asarray(picks)
+    return np.asarray(found)[:, :200], np.asarray(picks)  # beyond are rows that make the shares of 3 devices equal
 
 
 def test_batches_devices_and_neighbours_change_nothing(blobs):
