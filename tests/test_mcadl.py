@@ -304,10 +304,11 @@ def gathered(cases: list[Case], batch: int, devices: int) -> tuple[np.ndarray, l
     memory = jax.tree.map(lambda leaf: np.stack([leaf] * len(cases)), INTENT.memory(len(cases[0].x)))
 
     def select(keys, known, memory, *found):
-        return INTENT.select(keys.select, known, K, memory, *found)[0]
+        rows = (leaf[: known.shape[0]] for leaf in found)  # as Lab does: Gather adds some to make shares equal
+        return INTENT.select(keys.select, known, K, memory, *rows)[0]
 
     picks = lanes.lift(select, "rrrrr")(keys, known, lanes.per_run(memory), *found)
-    return np.asarray(found[0])[: len(cases)], np.asarray(picks)[: len(cases)].tolist()
+    return np.asarray(found[0])[: len(cases), : len(cases[0].x)], np.asarray(picks)[: len(cases)].tolist()
 
 
 @functools.cache
