@@ -125,6 +125,8 @@ def run_together(
         ]  # fmt: skip
         if any(one.lacks for one in experiments) and hosts.first():
             introduce(images, every[0], quiet)
+        for one in experiments if images.files and hosts.first() else []:
+            (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
         for members in trained_alike(experiments):
             check_average(members[0].rules, members[0].strategy)
@@ -144,8 +146,6 @@ def run_together(
             config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
             inside = InsideRound(folder, checkpoint_seconds, config)
             for one in members:
-                if images.files and hosts.first():
-                    (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
                 recall(one, lab, oracle)
             labs = [lab, *(lab.beside(one.strategy) for one in members[1:])]
             play(members, labs, wide, inside, shared, save_weights, quiet)
