@@ -17,6 +17,8 @@ from jaxdal.errors import InputError
 from jaxdal.strategies.cluster_margin import cluster_margin, clusters, round_robin
 from jaxdal.strategies.linkage import average_linkage, cut
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, WIDTH = 60, 6
 
 
