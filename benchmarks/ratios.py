@@ -16,8 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,15 +24,13 @@ import jax
 
 from benchmarks import merging, on_gpu
 from benchmarks.queueing import ROOT, Item, work
-from benchmarks.rounds import round_row
+from benchmarks.targets import OWN, TARGETS, UNITS, Target
 from benchmarks.timing import Row, cell, markdown, rounded
 from jaxdal import journal
 from jaxdal.cost import now
 from jaxdal.journal import SECONDS
+from jaxdal.metrics import at_once
 
-OWN = "jaxdal"  # how rows that are not a rival's begin
-LARGE = "10,000 picks of 1,281,167 x 512"
-RESNET = r"Training step: resnet18_thin\b"
 METHODS = 19  # of the paper, in the column that has a target
 
 
@@ -59,94 +56,6 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         return f"{cell(self.value)} {self.unit}".strip()
 
-
-class Target(NamedTuple):
-    """What is aimed at, and where its figure stands: in the column of a row, or as a ratio of two rows of one table."""
-
-    what: str
-    least: float | None = None
-    most: float | None = None
-    name: str = ""  # of the file, without .json
-    title: str = ""  # of the table, an expression
-    ours: str = rf"{OWN}\b"  # the row's `what`, an expression; of several, the best
-    rival: str | None = None
-    column: str = "images/s"
-    where: Callable[[Row], bool] = lambda row: True
-    command: str = ""  # an expression, where the title does not tell what was run
-    total: bool = False  # the sum of the rows counts, not the best of them
-
-    @property
-    def mark(self) -> str:
-        """The target in words."""
-        times = "x" if self.rival else f" {UNITS[self.column]}"
-        return f"<= {self.most:,g}{times}" if self.most is not None else f">= {self.least:,g}{times}"
-
-    def met(self, value: float) -> bool:
-        """Is it reached?"""
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-
-
-UNITS = {"images/s": "images/s", "s": "s", "seconds": "s", "ms/step": "ms", "selection %": "%", "compile": "s"}
-
-
-def packed(row: Row) -> bool:
-    """Are these several runs, at the batch that the targets are for?"""
-    return row["batch"] == 256 and ("torch" in row["what"] or row["runs"] > 1)
-
-
-def alone(row: Row) -> bool:
-    """Is this one run, at that batch?"""
-    return row["batch"] == 256 and row["runs"] == 1
-
-
-def square(width: int, row: Row) -> bool:
-    """Is this the clustering that has a target?"""
-    return row["rows"] == 50_000 and row["width"] == width
-
-
-def share(name: str, most: float) -> Target:
-    """Scoring and selection as a share of the packed training of a round: of the first, which is the shortest."""
-    command = rf"--dataset=(synthetic|cifar10|npz:\S*cifar10\S*) .*--strategy={name}\b.*--epochs=150\b"
-    return Target(
-        f"share of scoring + selection in a round, {name}", most=most, name="rounds", title="Rounds:", ours="",
-        column="selection %", where=lambda row: row["round"] == 0 and row["runs"] > 1, command=command,
-    )  # fmt: skip
-
-
-TARGETS = (
-    Target("thin ResNet-18, batch 256, packed", 240_000, None, "train_step", RESNET, where=packed),
-    Target("... the next mark", 500_000, None, "train_step", RESNET, where=packed),
-    Target("... against the best PyTorch", 2.3, None, "train_step", RESNET, rival="torch, bf16", where=packed),
-    Target("... as commonly written", 8, None, "train_step", RESNET, rival="torch, as", where=packed),
-    Target("... behind a DataLoader", 18, None, "train_step", RESNET, rival="torch, behind", where=packed),
-    Target("one run alone against the best PyTorch", 1.1, None, "train_step", RESNET, rival="torch, bf16", where=alone),
-    Target("... the next mark", 1.5, None, "train_step", RESNET, rival="torch, bf16", where=alone),
-    Target(
-        "MixMatch step against a supervised one, thin ResNet-18", None, 2.2, "train_ssl_step",
-        "MixMatch step: resnet18_thin", "jaxdal, mixmatch", "jaxdal, supervised", "ms/step",
-    ),
-    *(share(name, 4) for name in ("margin", "badge", "coreset", "bald")),
-    *(share(name, 20) for name in ("kmeans", "uncertain_gcn", "core_gcn", "cluster_margin")),
-    *(
-        Target(f"{name}, 10,000 picks of 1.28 M x 512", None, most, f"select_{name}", LARGE, column="s")
-        for name, most in {"badge": 10, "coreset": 10, "kmeans": 60}.items()
-    ),
-    *(
-        Target(
-            f"cluster_margin, 50,000 x {width}", None, most, "select_cluster_margin", "Cluster-Margin",
-            "jaxdal, first", column="seconds", where=partial(square, width),
-        )
-        for width, most in {128: 5, 512: 15}.items()
-    ),
-    Target(
-        "compilation after the first round", most=0, name="rounds", title="Rounds:", ours="", column="compile",
-        where=lambda row: row["round"] > 0, total=True,
-    ),
-    Target(
-        "default command, cold start on a CPU", None, 60, "rounds", "jaxdal.main", "", column="seconds",
-        where=lambda row: row["start"] == "cold",
-    ),
-)  # fmt: skip
 
 # On a CPU: what ends in minutes. The larger marks are for a GPU, whose list is that of benchmarks.on_gpu.
 ON_CPU = {
@@ -269,16 +178,26 @@ def targets(found: Sequence[Run], columns: Sequence[tuple[Run, float, int]], fol
 
 
 def column_times(folder: Path) -> list[tuple[Run, float, int]]:
-    """Return a device's MNIST column, the minutes of all its stages, and of how many strategies."""
+    """Return a device's MNIST column, the minutes of all its stages, and of how many strategies.
+
+    Minutes are shared evenly by the runs of a pack; round 0, which strategies that are trained alike share, counts
+    once, but for its compilation, which is counted too often: an upper bound.
+    """
     result = []
-    for column in sorted(folder.glob("*/mnist")):
+    for column in sorted([*folder.glob("*/paper/mnist"), *folder.glob("*/mnist")]):
         seconds, count, last = 0.0, 0, None
+        shared: set[tuple[int, float]] = set()
         for path in sorted(column.glob(f"*/{journal.NAME}")):
             header, groups = journal.read(path.parent)
-            config = header["config"]
-            if len(config["seeds"]) == 5 and len(groups) == 10:
-                count, last = count + 1, (path, header["environment"])
-                seconds += sum(round_row(config, group)[stage] for group in groups for stage in SECONDS)
+            if len(header["config"]["seeds"]) < 5 or len(groups) < 10:
+                continue
+            count, last = count + 1, (path, header["environment"])
+            for line in (line for group in groups for line in group):
+                first = (line["seed"], line["seconds"]["train"])
+                again = line["round"] == 0 and first in shared
+                shared |= {first} if line["round"] == 0 else set()
+                stages = [stage for stage in SECONDS if not (again and stage in ("train", "eval"))]
+                seconds += sum(line["seconds"][stage] / at_once(line, stage) for stage in stages)
         if last:
             path, environment = last
             device, commit = ", ".join(environment["devices"]), environment.get("commit") or "-"

@@ -68,6 +68,7 @@ def from_first(find: Callable[[], T]) -> T:
         if first():
             block[:size] = np.frombuffer(data[part * PART : part * PART + size], np.uint8)
         told.append(multihost_utils.broadcast_one_to_all(block)[:size].tobytes())
+    # A pickle, but one that process 0 of this very command has just made: no file is ever read as one.
     outcome: _Outcome = pickle.loads(b"".join(told))
     if outcome.refused is not None:
         raise InputError(outcome.refused)
