@@ -32,7 +32,7 @@ SHOWN = {
 
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
-    """Bars with standard deviations over seeds; a dashed line for all unlabelled images, or for round 0."""
+    """Bars, points for accuracies, with standard deviations over seeds; dashed: all unlabelled images, or round 0."""
     rows = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == dataset]
@@ -87,12 +87,15 @@ def _bars(table: pd.DataFrame) -> "Figure":
 
 
 def _panel(axes: "Axes", table: pd.DataFrame, name: str) -> None:
-    """A bar for each strategy."""
+    """A bar for each strategy; a point where the axis does not start at 0, since the length of a bar would mislead."""
     strategies = list(dict.fromkeys(table["strategy"]))
     for place, strategy in enumerate(strategies):
         own = table.loc[table["strategy"] == strategy, name].dropna()
-        if len(own):
-            axes.bar(place, own.mean(), color=drawing.COLOURS[place % len(drawing.COLOURS)], alpha=0.85, width=0.7)
+        colour = drawing.COLOURS[place % len(drawing.COLOURS)]
+        if len(own) and name == "accuracy":
+            axes.plot(place, own.mean(), "o", color=colour, ms=7)
+        elif len(own):
+            axes.bar(place, own.mean(), color=colour, alpha=0.85, width=0.7)
         if len(own) > 1:
             axes.errorbar(place, own.mean(), own.std(), color="0.2", capsize=3, lw=1)
     before = table[f"pool_{name}"].mean()
@@ -101,7 +104,7 @@ def _panel(axes: "Axes", table: pd.DataFrame, name: str) -> None:
     values = table[[name, f"pool_{name}"]].stack().dropna()
     if name == "accuracy" and len(values):
         margin = 0.25 * (values.max() - values.min()) or 1.0
-        axes.set_ylim(values.min() - margin, values.max() + margin)
+        axes.set(xlim=(-0.6, len(strategies) - 0.4), ylim=(values.min() - margin, values.max() + margin))
     if len(values) and not values.any():  # nothing is augmented: all answers are alike
         axes.set_ylim(0, 1)
     labels = [published.METHODS.get(one, one).removeprefix("SSL") for one in strategies]

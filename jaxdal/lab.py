@@ -59,7 +59,8 @@ def blocks_for(
     step = runs * sum(-(-images // lanes.shares) for images in (batch, unlabelled)) * bytes_each
     steps = most // (streaming.AT_ONCE * step)
     if steps < 1:
-        raise InputError(f"{told}, nor do those of two training steps, {streaming.AT_ONCE * step:,} bytes")
+        fewer = f", of {runs} runs at once (a smaller --pack takes fewer)" if runs > 1 else ""
+        raise InputError(f"{told}, nor do those of two training steps, {streaming.AT_ONCE * step:,} bytes{fewer}")
     rows = most // (streaming.AT_ONCE * bytes_each) * lanes.shares
     return Blocks(min(steps, streaming.STEPS), rows)
 

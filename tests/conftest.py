@@ -9,6 +9,7 @@ from pathlib import Path
 # Before jax is imported anywhere: a flag of XLA that says how many devices a CPU pretends to be.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of commands that tests start, too; see `full_optimisation`
 
 import jax
 import numpy as np
@@ -23,25 +24,25 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tiny_is_a_model():
+def _small_models():
     """`--model=tiny`; in no table while tests are collected, so that tests over all models have those of users only."""
     import tiny
 
     from jaxdal.models import MODELS
 
-    MODELS["tiny"] = tiny.tiny
+    MODELS |= {"tiny": tiny.tiny, "two_stages": tiny.two_stages}
 
 
 @pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Leave out the optimisations of LLVM, half of the time of compiling, for tests of what programs do.
+def full_optimisation() -> Iterator[None]:
+    """Compile as users do, for tests of what that makes of numbers: steps of models, packs, many devices, stored picks.
 
-    XLA does to a program all that it does as ever, but the code for a processor is plain: no vectors, no products fused
-    with sums. Not for tests of that: the steps of the models, packs of them, many devices, stored picks.
+    Elsewhere the optimisations of LLVM are left out, half of the time of compiling: XLA does to a program all that it
+    does as ever, but the code for a processor is plain, without vectors and without products fused with sums.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

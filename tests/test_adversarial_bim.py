@@ -15,7 +15,6 @@ from jaxdal.strategies.adversarial_bim import adversarial_bim, squared_distance
 from jaxdal.types import Network
 
 N, SHAPE, CLASSES = 40, (2, 3, 2), 4
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def linear(variables, x):

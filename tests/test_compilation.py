@@ -11,7 +11,6 @@ from labs import SMALL
 import jaxdal
 from jaxdal.journal import Journal
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 FOUR_ROUNDS = {**SMALL, "n_query": 20, "n_end": 100, "quiet": True}
 
 

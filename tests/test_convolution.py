@@ -8,6 +8,8 @@ from reference.vaal import transposed
 
 from jaxdal.models.convolution import conv2d, conv_transpose2d
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 RUNS, BATCH, SIDE, INPUTS, OUTPUTS = 3, 2, 6, 2, 3
 TOLERANCE = {jnp.float32: {"rtol": 1e-5, "atol": 1e-5}, jnp.bfloat16: {"rtol": 2e-2, "atol": 6e-2}}
 

@@ -14,6 +14,8 @@ from jaxdal.engine import Engine
 from jaxdal.trainers import supervised
 from jaxdal.types import Recipe
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 bench = functools.partial(small_bench, model="lenet")  # not the tiny model: numbers of real ones are compared
 
 
@@ -62,7 +64,7 @@ def test_cutting_the_steps_elsewhere_changes_nothing(blobs):
     jax.tree.map(np.testing.assert_array_equal, whole, on_host(state))
 
 
-@pytest.mark.parametrize(("model", "steps"), [("lenet", 4), ("resnet18_thin", 1)])
+@pytest.mark.parametrize(("model", "steps"), [("lenet", 4), ("two_stages", 1)])
 def test_packed_runs_equal_single_runs(blobs, model, steps):
     """To float32 rounding; more steps of a deep net at this rate would amplify any rounding."""
     together = on_host(bench(blobs, [3, 5, 8], model=model).train(steps))
@@ -94,7 +96,7 @@ def test_seeds_differ_and_repeat(blobs):
     assert all(np.any(leaf[0] != leaf[1]) for leaf in jax.tree.leaves(kernels))
 
 
-@pytest.mark.parametrize("model", ["lenet", "resnet18_thin"])
+@pytest.mark.parametrize("model", ["lenet", "two_stages"])
 def test_a_diverged_run_is_named_and_leaves_its_neighbours_alone(blobs, model):
     def poison(state):
         def spoil(leaf):

@@ -10,6 +10,8 @@ import pytest
 import jaxdal
 from jaxdal.data import load
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 STORED = Path(__file__).parent / "golden.json"
 OPTIONS = {
     "n_start": "100", "n_query": "50", "n_end": "200", "epochs": 25, "batch": 20, "learning_rate": 0.05,

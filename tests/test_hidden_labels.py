@@ -18,7 +18,6 @@ TRAINED_ALIKE = [
     [name for name, strategy in BUILT.items() if (strategy.trainer, strategy.wrap) == way]
     for way in dict.fromkeys((strategy.trainer, strategy.wrap) for strategy in BUILT.values())
 ]
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def side_by_side(names: list[str]) -> Strategy:

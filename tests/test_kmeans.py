@@ -15,8 +15,6 @@ from sklearn.cluster import KMeans
 from jaxdal.errors import InputError
 from jaxdal.strategies import distances
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 kmeans = import_module("jaxdal.strategies.kmeans")  # the package exports the function of this name
 
 STRATEGY = kmeans.kmeans()

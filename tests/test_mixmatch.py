@@ -18,8 +18,6 @@ from jaxdal.trainers import protocol
 from jaxdal.trainers.mixmatch import interleaving
 from jaxdal.types import Batch, Moment, Network, Recipe, Trainer, TrainState
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SIZE, STEP, PER_EPOCH = 5, 3, 4
 RECIPE = Recipe(epochs=10, batch=SIZE, learning_rate=0.05, milestones=(), clamp=1e-3)
 KEY = jax.random.key(11)

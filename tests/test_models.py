@@ -11,6 +11,8 @@ from jaxdal.models import MODELS, build
 from jaxdal.models.layers import BatchNorm
 from jaxdal.models.resnet import ResNet18, as_model
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 SMALL = {"lenet": (8, 8, 1), "resnet18": (8, 8, 3), "resnet18_thin": (8, 8, 3)}
 
 

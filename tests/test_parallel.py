@@ -14,6 +14,8 @@ from jaxdal.parallel import Lanes, packs
 from jaxdal.signals import Gather, logits
 from jaxdal.types import Signal
 
+pytestmark = pytest.mark.usefixtures("full_optimisation")
+
 bench = functools.partial(small_bench, model="lenet")  # not the tiny model: numbers of real ones are compared
 
 
@@ -40,12 +42,14 @@ def test_lanes(runs, devices, width, used):
     assert np.asarray(doubled)[:runs].tolist() == list(range(0, 2 * runs, 2))
 
 
-@pytest.mark.parametrize(("seeds", "devices"), [([0], 8), ([0, 1, 2], 8), ([0, 1, 2, 3, 4], 3)])
-def test_many_devices_equal_one(blobs, seeds, devices):
+@pytest.mark.parametrize(
+    ("seeds", "devices", "model"), [([0], 8, "lenet"), ([0, 1, 2], 8, "lenet"), ([0, 1, 2, 3, 4], 3, "tiny")]
+)
+def test_many_devices_equal_one(blobs, seeds, devices, model):
     """Split or spread, idle lanes included: weights, accuracy, signals and picks."""
     results = []
     for count in (1, devices):
-        one = bench(blobs, seeds, devices=count)
+        one = bench(blobs, seeds, devices=count, model=model)
         state = one.train(4)
         correct = one.lab.engine.evaluate(state.variables, one.lab.test)
         found = one.lab.gather(one.keys, state.variables, one.known, one.lab.pool)
@@ -58,7 +62,7 @@ def test_many_devices_equal_one(blobs, seeds, devices):
 
 
 def test_batchnorm_of_a_split_batch_sees_the_whole_batch(blobs):
-    whole, parts = (on_host(bench(blobs, [0], devices=n, model="resnet18_thin").train(1)) for n in (1, 8))
+    whole, parts = (on_host(bench(blobs, [0], devices=n, model="two_stages").train(1)) for n in (1, 8))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), whole, parts)
 
 

@@ -10,7 +10,6 @@ import jaxdal
 from jaxdal import engine, strategies, trainers
 from jaxdal.types import Batch, Moment, Network, Phase, Recipe, Strategy, Trainer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECIPE = Recipe(epochs=2, batch=2, learning_rate=0.1, milestones=(), momentum=0.9, weight_decay=0.0)
 
 

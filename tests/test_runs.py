@@ -383,7 +383,6 @@ def test_measures_of_picks():
     assert told == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_table_and_a_figure_end_to_end(tmp_path):
     options = ["--scale=smoke", f"--results={tmp_path}"]
     assert command.main("table3", "", table3.render, [*options, "--strategies=random"]) == 0

@@ -16,7 +16,6 @@ from jaxdal.types import Pool
 
 MIXMATCH = "mixmatch(average=0.9, ramp_epochs=1)"
 TRAINERS = [MIXMATCH, "consistency(ramp_epochs=1)", "fixmatch(unlabelled=2, threshold=0.3)"]
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 FROM_FEW_TO_ALL = {"n_start": 3, "n_query": 197, "n_end": 200}
 
 

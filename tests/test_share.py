@@ -12,7 +12,6 @@ from jaxdal import loop, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.engine import Engine
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 OPTIONS = {
     "n_start": 20, "n_query": 10, "n_end": 30, "epochs": 1, "batch": 40, "model": "tiny", "seeds": [0, 3],
     "quiet": True,

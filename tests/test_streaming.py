@@ -19,7 +19,6 @@ from jaxdal.signals import Gather, features, probs
 from jaxdal.streaming import Blocks, HostPool
 from jaxdal.types import Phase, Strategy, Tree
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEP = 16 * 64  # bytes of the images of a step: 16 of `blobs`
 POOL = 200 * 64  # bytes of all of them
 

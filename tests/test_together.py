@@ -18,8 +18,6 @@ from jaxdal.engine import Engine
 from jaxdal.journal import Journal
 from jaxdal.main import FLAGS, main
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NAMES = ["random", "margin", "grudge"]
 OPTIONS: dict[str, Any] = {
     "n_start": 40, "n_query": 20, "n_end": 80, "epochs": 3, "batch": 16, "seeds": [5, 2], "pack": 3, "quiet": True,

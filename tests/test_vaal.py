@@ -20,8 +20,6 @@ from jaxdal.models.vae import vae as make_vae
 from jaxdal.signals import Gather
 from jaxdal.types import Network, Pool
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 vaal = import_module("jaxdal.strategies.vaal")  # the package exports the function of this name
 
 SHAPE, BATCH, LATENT = (3, 2, 2), 6, 3

@@ -22,7 +22,6 @@ from jaxdal.trainers.waal import critic, draws, gradient_penalty, judge
 from jaxdal.types import Batch, Moment, Network, Recipe
 
 SIZE, PIXELS, WIDTH, CLASSES = 6, 4, 3, 5
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECIPE = Recipe(epochs=2, batch=SIZE, learning_rate=0.1, milestones=(), momentum=0.9, weight_decay=0.01)
 
 

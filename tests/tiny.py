@@ -1,6 +1,7 @@
-"""A model with all that a model can have and little to compile: dropout, statistics of the batch, maps, a head.
+"""Models with little to compile, for tests of what is done with a network; real ones take several times as long.
 
-For tests of what is done with a network. Compiling a training step of LeNet takes several times as long.
+`tiny` has all that a model can have: dropout, statistics of the batch, maps, a head. `two_stages` is half of a real
+residual network, with all of its kinds of layers.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdal.models.layers import BatchNorm, Linear, initialise
+from jaxdal.models.resnet import ResNet18, as_model
 from jaxdal.types import Array, Model, Tree
 
 WIDTH = 12
@@ -57,3 +59,8 @@ def tiny(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.f
         return logits
 
     return Model(init, apply, pack=32, cpu_loop=True, stochastic_head=stochastic_head)
+
+
+def two_stages(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
+    """The thin ResNet-18 without its last two stages."""
+    return as_model(ResNet18((16, 32), num_classes, 4, dtype), image_shape, pack=8, pack_multiple=4)

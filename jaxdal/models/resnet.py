@@ -34,7 +34,7 @@ class Block(nn.Module):
 class ResNet18(nn.Module):
     """A 3x3 stem, four stages of two blocks, an average pool and a linear head."""
 
-    widths: tuple[int, int, int, int]
+    widths: tuple[int, ...]  # of the stages
     num_classes: int
     window_of_8x8: int  # how an 8x8 last map (64x64 images) is pooled; any other one is averaged whole
     dtype: Any
