@@ -27,10 +27,10 @@ from experiments.estimate import hours
 from experiments.plans import Run
 from experiments.records import Record, Records, expected
 from jaxdal import strategies, trainers
-from jaxdal.comparison import COMPLETE, DIVERGED, MISSING
+from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING
 from jaxdal.settings import folder_name
 
-DONE = (COMPLETE, DIVERGED)
+DONE = (COMPLETE, DIVERGED, CONFLICT)  # training again would settle none of them
 Results = list[jaxdal.Result]
 
 

@@ -13,13 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import case, command, fig2, fig3, fig5, fig8, launchers, published, runs, table3, table5
+from experiments import case, command, fig2, fig3, fig5, fig8, launchers, published, runs, table2, table3, table5
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records, resolved
-from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
+from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING, PARTIAL
 
 GRID = Options(datasets=("digits",), scale="half", strategies=("badge", "margin"), seeds=(0, 1))
 CURVE = [0.5, 0.6, 0.7]  # the three rounds of the grid on digits at half scale
+FLAGS = ["--datasets=digits", "--scale=half", "--strategies=badge,margin", "--seeds=0,1"]
 
 
 def grid(**options) -> list[Run]:
@@ -72,8 +73,7 @@ def note(folder: Path, **notes) -> None:
 
 
 def main(tmp_path: Path, *more: str) -> int:
-    flags = ["--plan=table3", "--datasets=digits", "--scale=half", "--strategies=badge,margin", "--seeds=0,1"]
-    return runs.main([*flags, f"--results={tmp_path}", *more])
+    return runs.main(["--plan=table3", *FLAGS, f"--results={tmp_path}", *more])
 
 
 def test_states(tmp_path):
@@ -86,6 +86,55 @@ def test_states(tmp_path):
     assert records.state(run_of("margin"))[0] == MISSING
     write(tmp_path / "b", run_of("badge"), {0: CURVE, 7: CURVE})
     assert Records(tmp_path).state(run_of("badge"))[0] == COMPLETE, "the journal that got furthest"
+
+
+def test_journals_that_disagree_are_in_no_number_and_trained_by_nobody(tmp_path, trained):
+    for strategy in ("random", "margin"):
+        write(tmp_path / strategy, run_of(strategy), {0: CURVE, 1: CURVE})
+    one = write(tmp_path / "one", run_of("badge"), {0: CURVE, 1: CURVE})
+    other = write(tmp_path / "other", run_of("badge"), {1: [0.5, 0.61]})
+    records = Records(tmp_path)
+    assert [records.state(run_of("badge", seed))[0] for seed in (0, 1)] == [COMPLETE, CONFLICT]
+    assert len(records.frame(grid())) == 5 * len(CURVE)
+    experiment, _ = records.experiment(grid())
+    assert experiment is not None
+    assert experiment.finished("badge") == [0]
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", "--norun"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    told = f"journals disagree from round 1 on, so it is in no number: {one}, {other}"
+    assert f"- in conflict ({told}), digits 71+142..359, seeds 1: badge." in text
+    assert "Runs: 5 of 6 complete, 1 in conflict." in text
+    assert main(tmp_path) == 0
+    assert not trained.calls
+
+
+def test_what_is_pooled_over_precisions_or_images_is_said(tmp_path):
+    curves = {0: [0.1, 0.2], 1: [0.1, 0.2]}
+    for share in ("20%", None):
+        plan = PLANS["fig5"](Options(("digits",), scale="smoke", seeds=(0, 1)))
+        for run in (run for run in plan if run.pool_share == share):
+            curve = {run.seed: [0.1 + 0.1 * at for at in range(run.budget.rounds)]}
+            different = {"precision": "bf16"} if (share, run.seed) == (None, 1) else {}
+            folder = write(
+                tmp_path / f"{share} {run.strategy} {run.seed}",
+                run,
+                curve,
+                fingerprint=f"{share} of {run.seed}" if share else "all",
+                **different,
+            )
+            note(folder, **({"pool_share": share, "pool_seed": run.seed} if share else {}))
+    (full,) = PLANS["table2"](Options(("digits",), scale="half", seeds=(0,)))
+    for seed, images in enumerate(("0123456789", "abcdefghij")):
+        write(tmp_path / f"full {seed}", full._replace(seed=seed), {seed: curves[seed][:1]}, fingerprint=images)
+    flags = ["--datasets=digits", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    assert command.main("table2", "", table2.render, [*flags, "--scale=half"]) == 0
+    told = "- digits: runs of different images (fingerprints 01234567, abcdefgh) are shown as one."
+    assert told in (tmp_path / "reports" / "table2.md").read_text()
+    assert command.main("fig5", "", fig5.render, [*flags, "--scale=smoke"]) == 0
+    told = "- digits: runs of different precision (f32, bf16) are shown as one."
+    assert told in (tmp_path / "reports" / "fig5.md").read_text(), "shares of a pool are other images for each seed"
+    assert command.main("fig5", "", fig5.render, [*flags[:1], "--seeds=0", *flags[2:], "--scale=smoke"]) == 0
+    assert "shown as one" not in (tmp_path / "reports" / "fig5.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -247,6 +296,25 @@ def test_shares_of_a_pool_are_a_journal_for_each_seed(tmp_path, trained):
     assert "| digits | 40% | 432 | 215 | 22.00 | 20.00 | +2.00 ± 0.00 | 2/2 |" in text
 
 
+def test_means_of_figure_5_are_those_of_pairs(tmp_path):
+    """Seed 1 has no SSLRandom: its higher accuracy is in no mean."""
+    accuracies = {("ssl_random", 0): 0.5, ("ssl_diff2aug_direct", 0): 0.6, ("ssl_diff2aug_direct", 1): 0.8}
+    for run in PLANS["fig5"](Options(("digits",), scale="half", seeds=(0, 1))):
+        if not run.pool_share and (run.strategy, run.seed) in accuracies:
+            accuracy = accuracies[run.strategy, run.seed]
+            write(tmp_path / f"{run.strategy} {run.seed}", run, {run.seed: [accuracy] * run.budget.rounds})
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    assert command.main("fig5", "", fig5.render, flags) == 0
+    text = (tmp_path / "reports" / "fig5.md").read_text()
+    assert "| digits | 100% | 1,295 | 215 | 60.00 | 50.00 | +10.00 | 1/2 |" in text
+
+
+def test_figure_5_says_where_nothing_is_left_to_choose(tmp_path):
+    assert command.main("fig5", "", fig5.render, [f"--results={tmp_path}", "--norun"]) == 0
+    text = (tmp_path / "reports" / "fig5.md").read_text()
+    assert "- CIFAR-10: of 20% of the pool nothing is left unlabelled after the last query, so that the gap" in text
+
+
 def test_a_sweep_takes_the_last_round_of_finished_runs(tmp_path, trained):
     flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}"]
     assert command.main("fig8", "", fig8.render, [*flags, "--strategies=badge"]) == 0
@@ -361,6 +429,7 @@ def test_every_command_reports_before_anything_has_run(tmp_path, name):
     text = (tmp_path / "reports" / f"{name}.md").read_text()
     if plan:
         assert f"Runs: 0 of {len(plan)} complete, {len(plan)} missing." in text
+        assert not any(f"| {dataset} |" in text for dataset in published.DATASETS), "data sets have the paper's names"
         assert "- missing (no journal), " in text
     assert (tmp_path / "reports" / f"{name}.png").exists() == name.startswith("fig")
 
