@@ -13,7 +13,22 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import case, command, fig2, fig3, fig5, fig8, launchers, published, runs, table2, table3, table5
+from experiments import (
+    case,
+    command,
+    drawing,
+    fig2,
+    fig3,
+    fig5,
+    fig8,
+    launchers,
+    published,
+    runs,
+    table2,
+    table3,
+    table4,
+    table5,
+)
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records, resolved
 from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING, PARTIAL
@@ -416,6 +431,49 @@ def test_published_rows_come_out_of_curves_made_up_for_them(tmp_path):
     assert (row["images_per_class"], row["pairs"]) == (6000, 2)
     assert row["ratio"] == pytest.approx(3.49 / 1.68)
     assert row["published"] == 2.07
+
+
+def test_options_do_not_change_what_kind_of_method_it_is(tmp_path):
+    for place, strategy in enumerate(("random", "badge", "ssl_consistency(views=5)")):
+        write(tmp_path / strategy, run_of(strategy), {0: [one + 0.1 * place for one in CURVE]})
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0", f"--results={tmp_path}", "--norun"]
+    flags.append("--strategies=badge,ssl_consistency(views=5)")
+    assert command.main("table3", "", table3.render, flags) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "| BadgeSampling ★ | SAL | **+10.00 (–)** |" in text
+    assert "| ssl_consistency(views=5) ★ | SSAL | **+20.00 (–)** |" in text
+
+
+def test_best_accuracy_has_a_deviation_and_is_not_what_is_tested(tmp_path):
+    for place, strategy in enumerate(("random", "badge")):
+        curves = {seed: [one + 0.01 * place * (seed + 1) for one in CURVE] for seed in (0, 1)}
+        write(tmp_path / strategy, run_of(strategy), curves, eval_every=1, lines={"accuracy_best": 0.8 + 0.1 * place})
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    assert command.main("table3", "", table3.render, [*flags, "--strategies=badge", "--best"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "| BadgeSampling ★ | SAL | **+10.00 ± 0.00 (–)** |" in text
+    assert "told apart from random (accuracy of the last epoch, paired t-test, Holm): none." in text
+
+
+def test_a_method_without_company_costs_what_it_took(tmp_path):
+    """Of one seed, WAAL is the only run of its program: it is in the row of those trained together, undivided."""
+    for strategy, runs_at_once, train in (("random", 2, 4.0), ("margin", 2, 6.0), ("waal", 1, 8.0)):
+        where = {"devices": ["H100" if strategy == "waal" else "cpu"]}
+        lines = {"runs_at_once": runs_at_once, "seconds": journals.SECONDS | {"train": train}}
+        write(tmp_path / strategy, run_of(strategy), {0: CURVE}, lines=lines, environment=where)
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0", f"--results={tmp_path}", "--norun"]
+    assert command.main("table4", "", table4.render, [*flags, "--strategies=margin,waal"]) == 0
+    text = (tmp_path / "reports" / "table4.md").read_text()
+    assert f"| SAL, together | {7.5 / 5.5:.2f} (of 1) |" in text
+    assert f"| SAL with random sampling, together | {(1 + 7.5 / 5.5) / 2:.2f} (of 2) |" in text
+    assert f"| SSAL, together | {9.5 / 2.75:.2f} (of 1) |" in text
+    assert "- digits, together: no other run was trained with those of waal: their seconds are undivided." in text
+    assert "- digits, together: The journals come from different devices (H100; cpu): do not compare seconds." in text
+
+
+def test_no_two_methods_look_alike():
+    looks = [drawing.style(place) for place in range(30)]
+    assert len({(one["color"], one["marker"]) for one in looks}) == 30
 
 
 @pytest.mark.parametrize("name", PLANS)
