@@ -10,6 +10,7 @@ panels share, of the features of one network (strategies of one seed share it). 
 picture; the method is not named there, and t-SNE is assumed.
 """
 
+import argparse
 import sys
 
 import numpy as np
@@ -96,5 +97,11 @@ def _pca(features: np.ndarray) -> np.ndarray:
 
 MAPS = {"tsne": _tsne, "pca": _pca}
 
+
+def flag(parser: argparse.ArgumentParser) -> None:
+    """What only this figure has."""
+    parser.add_argument("--map", choices=MAPS, default="tsne", help="how features become a picture")
+
+
 if __name__ == "__main__":
-    sys.exit(command.main("fig3", __doc__, render))
+    sys.exit(command.main("fig3", __doc__, render, more=flag))

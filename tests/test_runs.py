@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
+from experiments import all as everything
 from experiments import (
     case,
     command,
@@ -264,7 +265,7 @@ def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
     trained.together.broken = {"margin"}
     assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 1
     error = capsys.readouterr().err
-    assert "RuntimeError: no margin" in error
+    assert "digits 71+142..359, seeds 0,1: margin: RuntimeError: no margin (all of it: " in error
     assert "again: python -m experiments.runs" in error
     tried = [call["names"] for call in trained.calls]
     assert tried == [["random", "margin", "badge"], ["random"], ["margin"], ["badge"], ["ssl_random"]]
@@ -276,10 +277,17 @@ def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
     assert "partly done, failed" in told
     assert "margin: 2 missing" in told
     assert "6 complete, 2 missing in all" in told
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    assert command.main("table3", "", table3.render, [*flags, "--strategies=margin,badge"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "- missing (no journal), digits 71+142..359, seeds 0, 1: margin." in text
+    assert "digits 71+142..359, seeds 0,1: margin: RuntimeError: no margin (all of it: " in text
     trained.together.broken = set()
     assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 0
     assert trained.calls[-1]["names"] == ["random", "margin", "badge"], "what is complete keeps its place"
     assert not list((tmp_path / "failed").iterdir())
+    assert command.main("table3", "", table3.render, [*flags, "--strategies=margin,badge"]) == 0
+    assert "RuntimeError" not in (tmp_path / "reports" / "table3.md").read_text()
 
 
 def test_a_broken_journal_is_named(tmp_path, capsys):
@@ -374,6 +382,57 @@ def test_other_launchers_get_a_job_for_each_group(tmp_path, trained, monkeypatch
     assert [call["names"] for call in trained.calls] == [["random", "badge"], ["ssl_random"]]
     assert main(tmp_path, "--launcher=slurm", "--strategies=badge,ssl_random") == 0
     assert len(launched) == 1, "nothing is left to launch"
+
+
+def test_all_tables_and_figures_are_launched_together(tmp_path, trained, monkeypatch, capsys):
+    launched: list = []
+    monkeypatch.setattr(launchers, "launch", lambda jobs, *_, **__: launched.append(jobs) or 0)
+    for name in set(PLANS) - {"table1", "table5", "fig4"}:  # three of them are slow enough
+        monkeypatch.delitem(PLANS, name)
+    flags = ["--scale=smoke", f"--results={tmp_path}"]
+    assert everything.main([*flags, "--launcher=slurm"]) == 0
+    (jobs,) = launched
+    assert len(jobs) == 2 + 2, "supervised and semi-supervised; two starts"
+    for one in jobs:
+        assert runs.main(one.argv[2:]) == 0
+    assert len(trained.calls) == 4
+    assert everything.main(flags) == 0
+    assert len(trained.calls) == 4, "nothing is left to do"
+    for name in PLANS:
+        text = (tmp_path / "reports" / f"{name}.md").read_text()
+        assert " missing" not in text
+        assert f"`python -m experiments.{name} " in text
+    capsys.readouterr()
+    assert everything.main([*flags, "--list"]) == 0
+    assert "5 complete in all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--only=nokey", "No group has the key nokey: --list prints those that there are."),
+        ("--launcher=ray", "--launcher=ray needs Ray: pip install -e '.[ray]'."),
+    ],
+)
+def test_bad_input_is_a_sentence(flag, message, tmp_path, trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    flags = ["--scale=smoke", f"--results={tmp_path}", flag]
+    assert runs.main(["--plan=table3", *flags]) == 2
+    assert command.main("table3", "", table3.render, flags) == 2
+    assert everything.main(flags) == 2
+    assert capsys.readouterr().err == f"{message}\n" * 3
+    assert not trained.calls
+
+
+def test_a_table_lists_its_groups(tmp_path, trained, capsys):
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", "--list"]) == 0
+    told = capsys.readouterr().out
+    assert "6 missing in all" in told
+    assert not trained.calls
+    assert not (tmp_path / "reports").exists()
+    key = told.split()[0]
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", f"--only={key}"]) == 0
+    assert len(trained.calls) == 1
 
 
 def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
@@ -527,7 +586,8 @@ def test_a_table_and_a_figure_end_to_end(tmp_path):
     assert row["pool_diversity"] > 0
     assert row["pool_inconsistency"] >= 0
     assert 0 <= row["accuracy"] <= 100
-    assert command.main("fig3", "", fig3.render, [*options, "--strategies=random", "--map=pca", "--norun"]) == 0
+    flags = [*options, "--strategies=random", "--map=pca", "--norun"]
+    assert command.main("fig3", "", fig3.render, flags, fig3.flag) == 0
     points = pd.read_csv(tmp_path / "reports" / "fig3.csv", comment="#")
     assert len(points) == 1438, "all of a small pool"
     assert points["random"].sum() == 15
