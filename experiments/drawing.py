@@ -43,9 +43,10 @@ def plain(axes: "Axes") -> None:
 
 
 def style(place: int) -> dict[str, Any]:
-    """Of the line of a method, by its place; up to 30 are different."""
-    at = place % len(COLOURS)
-    return {"color": COLOURS[at], "marker": MARKERS[at], "ls": STYLES[place // len(COLOURS) % len(STYLES)]}
+    """Of the line of a method, by its place; of up to 30, no two share colour and marker."""
+    turn, at = divmod(place, len(COLOURS))
+    marker = MARKERS[(at + 3 * turn) % len(MARKERS)]
+    return {"color": COLOURS[at], "marker": marker, "ls": STYLES[turn % len(STYLES)]}
 
 
 def spread_line(

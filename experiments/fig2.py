@@ -33,12 +33,13 @@ SHOWN = {
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
     """Bars, points for accuracies, with standard deviations over seeds; dashed: all unlabelled images, or round 0."""
-    rows = []
+    rows, mixed = [], []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == dataset]
+        mixed += [f"{published.DATASETS.get(dataset, dataset)}: {told}." for told in records.mixed(own)]
         scored = case.Case(own[0], options.data_dir)
         for run in own:
-            record = records.of(run)
+            record = records.shown(run)
             told = scored.measured(record, run.seed) if record else None
             lines = record.lines(run.seed) if record else []
             accuracy = [100 * line[key(options)] for line in lines if line.get(key(options)) is not None]
@@ -50,22 +51,25 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     names = [*SHOWN, *(f"pool_{name}" for name in SHOWN)]
     table = pd.DataFrame(rows, columns=["dataset", "strategy", "seed", *names])
     table[names] = table[names].astype(float)
-    return Report(_cells(table), table, _bars(table))
+    return Report(_cells(table, mixed), table, _bars(table))
 
 
-def _cells(table: pd.DataFrame) -> Table:
+def _cells(table: pd.DataFrame, mixed: list[str]) -> Table:
     rows = []
     for (dataset, strategy), own in table.groupby(["dataset", "strategy"], sort=False):
         cells = [spread(own[name].mean(), own[name].std(), _form(name)) for name in SHOWN]
         seeds = own["accuracy"].notna().sum()
-        rows.append([dataset, published.METHODS.get(strategy, strategy), *cells, str(seeds)])
+        rows.append(
+            [published.DATASETS.get(dataset, dataset), published.METHODS.get(strategy, strategy), *cells, str(seeds)]
+        )
     for dataset, own in table.groupby("dataset", sort=False):
         cells = [number(own[f"pool_{name}"].mean(), _form(name)) for name in SHOWN]
-        rows.append([dataset, "all unlabelled images; accuracy before", *cells, ""])
+        rows.append([published.DATASETS.get(dataset, dataset), "all unlabelled images; accuracy before", *cells, ""])
     notes = [
         f"Published, in words: {published.SAYS['fig2']}",
         f"Distances of all unlabelled images are those of at most {case.SAMPLE:,} of them. Inconsistency is 0 where "
         "nothing is augmented (digits). A dash where the network of round 0 was not kept.",
+        *mixed,
     ]
     columns = ["data set", "picks of", *SHOWN.values(), "seeds"]
     return Table("Figure 2: what semi-supervised strategies pick", columns, rows, notes)

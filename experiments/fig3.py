@@ -10,6 +10,7 @@ panels share, of the features of one network (strategies of one seed share it). 
 picture; the method is not named there, and t-SNE is assumed.
 """
 
+import argparse
 import sys
 
 import numpy as np
@@ -47,7 +48,14 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
             drawing.empty(axes, "no kept network")
         axes.scatter(own["x"], own["y"], s=2, color="0.78", lw=0, rasterized=True)
         axes.scatter(picked["x"], picked["y"], s=5, color="#d62020", lw=0, rasterized=True)
-        rows.append([dataset, published.METHODS.get(strategy, strategy), f"{len(own):,}", f"{len(picked):,}"])
+        rows.append(
+            [
+                published.DATASETS.get(dataset, dataset),
+                published.METHODS.get(strategy, strategy),
+                f"{len(own):,}",
+                f"{len(picked):,}",
+            ]
+        )
     notes = [
         f"Published, in words: {published.SAYS['fig3']}",
         f"Map: {options.map}, of the features of the first strategy's network of round 0; red: picks, grey: others.",
@@ -58,7 +66,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
 
 def _points(runs: list[Run], records: Records, options: Options) -> pd.DataFrame:
     """A row per image that is shown: place in the map, pool index, and which strategies pick it."""
-    found = [(run, record) for run in runs if (record := records.of(run))]
+    found = [(run, record) for run in runs if (record := records.shown(run))]
     kept = [one for one in found if checkpoint.weights_path(one[1].folder, one[0].seed, 0).exists()]
     bought = {run.strategy: known_picks(record.groups, run.seed)[1] for run, record in found}
     picks = {name: batches[0] for name, batches in bought.items() if batches}
@@ -89,5 +97,11 @@ def _pca(features: np.ndarray) -> np.ndarray:
 
 MAPS = {"tsne": _tsne, "pca": _pca}
 
+
+def flag(parser: argparse.ArgumentParser) -> None:
+    """What only this figure has."""
+    parser.add_argument("--map", choices=MAPS, default="tsne", help="how features become a picture")
+
+
 if __name__ == "__main__":
-    sys.exit(command.main("fig3", __doc__, render))
+    sys.exit(command.main("fig3", __doc__, render, more=flag))

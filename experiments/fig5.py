@@ -36,8 +36,9 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     )
     gaps = wide.assign(gap=wide[CHOSEN] - wide[RANDOM]).reset_index()
     figure, grid = drawing.panels(list(dict.fromkeys(published.DATASETS.get(r.dataset, r.dataset) for r in runs)))
-    rows = []
+    rows, notes = [], []
     for axes, dataset in zip(grid, dict.fromkeys(run.dataset for run in runs), strict=True):
+        name, planned = published.DATASETS.get(dataset, dataset), [run for run in runs if run.dataset == dataset]
         own = gaps[(gaps["dataset"] == dataset) & (gaps["round"] > 0)]
         for place, round_ in enumerate((1, 2)):
             label = ("after one query", "after two queries")[place]
@@ -45,27 +46,36 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         axes.axhline(0, color="0.3", lw=0.8)
         axes.set_xlabel("share of the pool, %", fontsize=8.5)
         axes.set_ylabel("SSLDiff2AugDirect − SSLRandom, points", fontsize=8.5)
-        rows += [row for share in _shares(runs, dataset) for row in _rows(dataset, share, own, runs)]
+        rows += [row for share in _shares(planned) for row in _rows(name, share, own, planned)]
+        notes += [f"{name}: {told}." for told in [*_bought_up(planned), *records.mixed(planned)]]
     drawing.legend(figure, grid)
     columns = ["data set", "share", "unlabelled at the start", "labels", "Direct", "SSLRandom", "gap, points", "pairs"]
-    notes = ["Mean ± standard deviation over seeds that both have.", f"Published, in words: {published.SAYS['fig5']}"]
+    more = ["Mean ± standard deviation over seeds that both have.", f"Published, in words: {published.SAYS['fig5']}"]
     title = "Figure 5: what choosing is worth, by the size of the pool"
-    return Report(Table(title, columns, rows, notes), gaps, figure)
+    return Report(Table(title, columns, rows, [*more, *notes]), gaps, figure)
 
 
-def _shares(runs: list[Run], dataset: str) -> list[str]:
-    return list(dict.fromkeys(run.pool_share or "100%" for run in runs if run.dataset == dataset))
+def _shares(runs: list[Run]) -> list[str]:
+    return list(dict.fromkeys(run.pool_share or "100%" for run in runs))
+
+
+def _bought_up(runs: list[Run]) -> list[str]:
+    """Where the last query takes all that is left, both strategies end with the same labels."""
+    shares = list(dict.fromkeys(run.pool_share or "100%" for run in runs if run.budget.labels[-1] == run.pool))
+    told = "nothing is left unlabelled after the last query, so that the gap there is 0 by construction"
+    return [f"of {', '.join(shares)} of the pool {told}"] if shares else []
 
 
 def _rows(dataset: str, share: str, gaps: pd.DataFrame, runs: list[Run]) -> list[list[str]]:
     """A row for each round with bought labels."""
-    one = next(run for run in runs if run.dataset == dataset and (run.pool_share or "100%") == share)
+    one = next(run for run in runs if (run.pool_share or "100%") == share)
     told = []
     for labelled in one.budget.labels[1:]:
         own = gaps[(gaps["share"] == float(share.removesuffix("%"))) & (gaps["labelled"] == labelled)]
+        own = own.dropna(subset=["gap"])  # means of pairs, so that their difference is the gap
         means = [number(own[name].mean(), ".2f") for name in (CHOSEN, RANDOM)]
         gap = spread(own["gap"].mean(), own["gap"].std(), "+.2f")
-        pairs = f"{own['gap'].notna().sum()}/{len({run.seed for run in runs})}"
+        pairs = f"{len(own)}/{len({run.seed for run in runs})}"
         told.append([dataset, share, f"{one.pool - one.n_start:,}", f"{labelled:,}", *means, gap, pairs])
     return told
 

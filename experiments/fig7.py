@@ -34,18 +34,19 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         drawn = _draw(each, column, order, "api_best" if options.best else "api", key(options))
         for method in order:
             api = grid.value(column, method, "api_best" if options.best else "api")
-            final = grid.value(column, method, "final")
+            final, balanced = (grid.value(column, method, name) for name in ("final", "final_balanced"))
             rows.append([
                 published.DATASETS.get(column.dataset, column.dataset), published.METHODS.get(method, method),
-                signed(api), number(final, ".2f"), "yes" if method in drawn else "no",
+                signed(api), number(final, ".2f"), number(balanced, ".2f"), "yes" if method in drawn else "no",
             ])  # fmt: skip
     drawing.legend(figure, axes)
     notes = [
         f"Published, in words: {published.SAYS['fig7']}",
-        "Curves are means over seeds that finished every round; final accuracy is that of the last epoch.",
+        "Curves are means over seeds that finished every round; final accuracy is that of the last epoch, "
+        "balanced: the mean over classes.",
         *(note for column in columns for note in column.notes),
     ]
-    names = ["data set", "method", "API", "final accuracy, %", "drawn"]
+    names = ["data set", "method", "API", "final accuracy, %", "balanced, %", "drawn"]
     table = Table("Figure 7: accuracy against budget", names, rows, notes)
     return Report(table, records.frame(runs).drop(columns=["save_weights"]), figure)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.plans import Run
 from experiments.records import Records
-from jaxdal import verdicts
+from jaxdal import strategies, verdicts
 from jaxdal.comparison import Experiment
 
 
@@ -31,6 +31,11 @@ def columns(runs: Sequence[Run], records: Records) -> list[Column]:
         table = verdicts.measure(experiment) if experiment else pd.DataFrame()
         found.append(Column(dataset, own, experiment, table.reindex(methods), notes))
     return found
+
+
+def kind(strategy: str) -> str:
+    """SSAL (semi-supervised) or SAL, by what trains the network of a strategy, whatever its options."""
+    return "SAL" if strategies.build(strategy).trainer == "supervised" else "SSAL"
 
 
 def value(column: Column, method: str, name: str) -> float:

@@ -1,9 +1,8 @@
-"""Where the commands of a sweep run: here, as an array of Slurm, or on a Ray cluster.
+"""Where the commands of a sweep run, if not here: as an array of Slurm, or on a Ray cluster.
 
 Every job is one command of Python that skips what is complete and continues where it was stopped. So a launcher need
 not know what a job does, and starting a sweep again is always right. Jobs run in the current folder and leave their
-output in OUT/logs/NAME.log. With `slurm` and `ray`, that folder, OUT and the results must be on a file system that all
-machines share.
+output in OUT/logs/NAME.log. That folder, OUT and the results must be on a file system that all machines share.
 """
 
 import contextlib
@@ -70,18 +69,6 @@ def launch(
     return LAUNCHERS[launcher](jobs, out.resolve(), Options(sbatch, submit, address, gpus))
 
 
-def here(jobs: Sequence[Job], out: Path, options: Options) -> int:
-    """One job after another; Ctrl-C ends the one that runs."""
-    del options
-    failed = []
-    for place, job in enumerate(jobs, 1):
-        _tell(f"[{place}/{len(jobs)}] {job.name}: ", end="")
-        end = attempt(job.argv, os.getcwd(), log_of(job, out), {})
-        _tell(_described(end, log_of(job, out)))
-        failed += [job.name] * bool(end[0])
-    return _verdict(failed, len(jobs))
-
-
 def slurm(jobs: Sequence[Job], out: Path, options: Options) -> int:
     """Write OUT/array.sbatch, a job array, and OUT/jobs.txt, its commands for whatever else reads such a list."""
     if "\n" in options.sbatch:
@@ -136,7 +123,7 @@ def on_ray(jobs: Sequence[Job], out: Path, options: Options) -> int:
             job = waiting.pop(done)
             try:
                 end = ray.get(done)
-                told, good = _described(end, log_of(job, out)), not end[0]
+                told, good = described(end, log_of(job, out)), not end[0]
             except ray.exceptions.RayError as error:  # lost too often, or no folder of ours where it ran
                 told, good = f"failed: {getattr(error, 'cause', error)}", False
             _tell(f"[{len(jobs) - len(waiting)}/{len(jobs)}] {job.name}: {told}")
@@ -146,7 +133,10 @@ def on_ray(jobs: Sequence[Job], out: Path, options: Options) -> int:
             ray.cancel(left, force=True)
         if mine:
             ray.shutdown()
-    return _verdict(failed, len(jobs))
+    if failed:
+        told = f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}."
+        _tell(f"{told} The same command tries them again.")
+    return int(bool(failed))
 
 
 def attempt(argv: Sequence[str], folder: str, log: Path, environ: Mapping[str, str]) -> End:
@@ -216,7 +206,7 @@ def _quoted(*words: str) -> str:
     return shlex.join(words).replace("\n", "'$'\\n''")
 
 
-def _described(end: End, log: Path) -> str:
+def described(end: End, log: Path) -> str:
     """How a job ended, in words."""
     code, seconds, said = end
     if not code:
@@ -225,15 +215,8 @@ def _described(end: End, log: Path) -> str:
     return "\n    ".join([f"{how} after {seconds:.0f} s, see {log}", *said.splitlines()])
 
 
-def _verdict(failed: Sequence[str], count: int) -> int:
-    """Tell what failed: -> exit code."""
-    if failed:
-        _tell(f"{len(failed)} of {count} jobs failed: {', '.join(failed)}. The same command tries them again.")
-    return int(bool(failed))
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def _tell(text: str, end: str = "\n") -> None:
-    print(text, end=end, file=sys.stderr, flush=True)
-
-
-LAUNCHERS: dict[str, Callable[[Sequence[Job], Path, Options], int]] = {"local": here, "slurm": slurm, "ray": on_ray}
+LAUNCHERS: dict[str, Callable[[Sequence[Job], Path, Options], int]] = {"slurm": slurm, "ray": on_ray}

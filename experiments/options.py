@@ -1,14 +1,19 @@
 """The flags that all tables and figures have in common."""
 
 import argparse
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 from experiments.launchers import LAUNCHERS
 from experiments.plans import PLANS, SCALES, SIZES, Options, Run
 from jaxdal import calls, strategies
 from jaxdal.errors import InputError
 from jaxdal.settings import PRESETS
+
+Arguments = ParamSpec("Arguments")
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -22,24 +27,45 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--seeds", type=seeds, help="commas between them, or 0-4 (default: the scale's)")
     add("--scale", choices=SCALES, default="full", help="experiments/plans.py says what they are")
     add("--preset", choices=PRESETS, default="paper")
-    add("--best", action="store_true", help="also the best accuracy of all test epochs, as published; evaluates much")
+    add("--best", action="store_true", help="also the best accuracy of all test epochs, as published: slow")
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
-    add("--results", type=Path, default=Path("runs/paper"), help="where journals and reports are")
+    add("--results", type=Path, help="where journals and reports are (default: runs/paper, runs/half or runs/smoke)")
     add("--data_dir", help="where the data sets are, as of jaxdal.main")
-    add("--launcher", choices=LAUNCHERS, default="local", help="where runs go; README.md here has the next four")
-    add("--sbatch", default="", help="options of sbatch")
+    add("--launcher", choices=("local", *LAUNCHERS), default="local", help="where runs go: experiments/README.md")
+    add("--sbatch", default="", help="of --launcher=slurm: options of sbatch")
     add("--submit", action="store_true", help="of --launcher=slurm: run sbatch, too")
-    add("--address", help="of a Ray cluster")
-    add("--gpus", type=float, help="of a job (default: 1)")
-    add("--map", choices=("tsne", "pca"), default="tsne", help="of Figure 3")
+    add("--address", help="of --launcher=ray: where the cluster is")
+    add("--gpus", type=float, help="of --launcher=slurm and ray: GPUs of a job (default: 1)")
     add("--together", type=int, default=0, help="most methods that are trained as one program (default: no limit)")
-    add("--only", type=lambda text: text.split(","), help="keys of groups, as --list of experiments.runs prints them")
+    add("--only", type=lambda text: text.split(","), help="keys of groups, as --list prints them")
+    add("--list", action="store_true", help="print what there is and what is missing, and run nothing")
     return made
+
+
+def parse(made: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags, those too that follow from others."""
+    given = made.parse_args(arguments)
+    given.results = given.results or Path("runs", SCALES[given.scale].folder)
+    return given
+
+
+def told_of_bad_input(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Let a command end with a sentence and exit code 2, as the commands of the package do."""
+
+    @functools.wraps(main)
+    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return command
 
 
 def options(given: argparse.Namespace) -> Options:
     """What a plan may know."""
-    return Options(*(getattr(given, name) for name in Options._fields))
+    return Options(**{name: getattr(given, name) for name in Options._fields if hasattr(given, name)})
 
 
 def planned(given: argparse.Namespace, which: Sequence[str]) -> list[Run]:
@@ -84,6 +110,8 @@ def seeds(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
+        if int(last or first) < int(first):
+            raise argparse.ArgumentTypeError(f"no seed is in {part!r}")
     return tuple(dict.fromkeys(found))
 
 

@@ -76,13 +76,14 @@ class Scale(NamedTuple):
     ends: bool = False  # only the first and the last point of a sweep
     methods: int | None = None  # at most, of a sweep
     stand_in: str | None = None  # for data sets that were not asked for
+    folder: str = "paper"  # below runs/: the reports of one scale never replace those of another
 
 
 FIVE = (0, 1, 2, 3, 4)
 SCALES = {
     "full": Scale(FIVE, Fraction(1)),
-    "half": Scale(FIVE, Fraction(1, 2), queries=2),
-    "smoke": Scale((0,), 1, rounds=3, ends=True, methods=1, stand_in="digits"),
+    "half": Scale(FIVE, Fraction(1, 2), queries=2, folder="half"),
+    "smoke": Scale((0,), 1, rounds=3, ends=True, methods=1, stand_in="digits", folder="smoke"),
 }
 
 

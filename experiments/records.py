@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.plans import SIZES, Run
 from jaxdal import comparison, data, journal, settings
-from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL, Experiment, Source
+from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING, PARTIAL, Experiment, Source
 from jaxdal.errors import InputError
 from jaxdal.journal import Line
 from jaxdal.metrics import balanced
@@ -92,21 +92,32 @@ class Records:
             alone = path.is_relative_to(self.folder / "alone")
             self._of.setdefault((alone, identity), []).append(record)
 
-    def of(self, run: Run) -> Record | None:
-        """The journal that has got furthest with a run, or None."""
-        found = [
+    def all_of(self, run: Run) -> list[Record]:
+        """Every journal of a run."""
+        return [
             record
             for record in self._of.get((run.pack == 1, expected(run)), [])
             if run.seed in record.seeds and record.header["config"].get("eval_every", 0) in (run.eval_every, 1)
         ]
-        return max(found, key=lambda record: len(record.lines(run.seed)), default=None)
+
+    def of(self, run: Run) -> Record | None:
+        """The journal that has got furthest with a run, where it is continued, or None."""
+        return max(self.all_of(run), key=lambda record: len(record.lines(run.seed)), default=None)
+
+    def shown(self, run: Run) -> Record | None:
+        """The journal whose numbers are those of a run, or None, also where journals do not agree about it."""
+        return None if self.state(run)[0] == CONFLICT else self.of(run)
 
     def state(self, run: Run) -> tuple[str, str]:
-        """COMPLETE, PARTIAL, DIVERGED or MISSING, and what a reader must know of it."""
-        record = self.of(run)
-        if record is None:
+        """COMPLETE, PARTIAL, DIVERGED, CONFLICT or MISSING, and what a reader must know of it."""
+        records = self.all_of(run)
+        if not records:
             return MISSING, "no journal"
-        lines = record.lines(run.seed)
+        lines = max((record.lines(run.seed) for record in records), key=len)
+        disagreed = comparison.disagreement([record.lines(run.seed) for record in records])
+        if disagreed is not None:
+            where = ", ".join(str(record.folder) for record in records)
+            return CONFLICT, f"journals disagree from round {disagreed} on, so it is in no number: {where}"
         if lines and "diverged" in lines[-1]:
             return DIVERGED, f"the loss was not finite in round {lines[-1]['round']}"
         rounds = run.budget.rounds
@@ -116,7 +127,7 @@ class Records:
         """The journals of some runs, with the seeds of these runs only."""
         wanted: dict[Path, tuple[Record, list[int]]] = {}
         for run in runs:
-            if record := self.of(run):
+            if record := self.shown(run):
                 wanted.setdefault(record.folder, (record, []))[1].append(run.seed)
         told = []
         for record, seeds in wanted.values():
@@ -138,11 +149,26 @@ class Records:
         told = [f"Not comparable with the others ({found[1].title}): {', '.join(others)}."] if others else []
         return found[0], told
 
+    def mixed(self, runs: Iterable[Run]) -> list[str]:
+        """What a reader of runs that are shown together must know: that precision or images are not the same in all."""
+        precisions: dict[str, None] = {}
+        images: dict[tuple[str, str | None, int], dict[str, None]] = {}  # data set, and share and seed of its pool
+        for run in runs:
+            if record := self.shown(run):
+                config = record.header["config"]
+                precisions[str(config.get("precision", "unknown"))] = None
+                pool = (run.dataset, run.pool_share, run.seed if run.pool_share else 0)
+                images.setdefault(pool, {})[str(config.get("fingerprint", "unknown"))] = None
+        told = [f"precision ({', '.join(precisions)})"] if len(precisions) > 1 else []
+        different = next((one for one in images.values() if len(one) > 1), {})
+        told += [f"images (fingerprints {', '.join(one[:8] for one in different)})"] if different else []
+        return [f"runs of different {' and '.join(told)} are shown as one"] if told else []
+
     def frame(self, runs: Sequence[Run]) -> pd.DataFrame:
         """A row per run and finished round: all of Run, and round, labelled, accuracy, accuracy_best..."""
         rows: list[dict[str, Any]] = []
         for run in runs:
-            record = self.of(run)
+            record = self.shown(run)
             if record is None:
                 continue
             where = {"folder": str(record.folder.relative_to(self.folder))}

@@ -27,10 +27,11 @@ from experiments.estimate import hours
 from experiments.plans import Run
 from experiments.records import Record, Records, expected
 from jaxdal import strategies, trainers
-from jaxdal.comparison import COMPLETE, DIVERGED, MISSING
+from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING
+from jaxdal.errors import InputError
 from jaxdal.settings import folder_name
 
-DONE = (COMPLETE, DIVERGED)
+DONE = (COMPLETE, DIVERGED, CONFLICT)  # training again would settle none of them
 Results = list[jaxdal.Result]
 
 
@@ -173,18 +174,34 @@ def work(found: Sequence[Group], results: Path, data_dir: str | None = None) -> 
             continue
         names = ", ".join(member.run.strategy for member in waiting)
         print(f"{group.key}  {group.name}: {names}", file=sys.stderr, flush=True)
-        note = results / "failed" / f"{group.key}.txt"
+        note = _note(group, results)
         told = _try(group, group.members, results, data_dir)
         if told and len(waiting) > 1:
             alone = {member.run.strategy: _try(group, [member], results, data_dir) for member in waiting}
+            names = ", ".join(name for name, one in alone.items() if one)
             told = "\n".join(f"{name}: {one}" for name, one in alone.items() if one)
         if told:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(f"{group.name}: {names}\n{told}\n")
-            failures.append(f"{group.key}  {group.name}: {told.strip().splitlines()[-1]} (all of it: {note})")
+            failures += failed([group], results)
         else:
             note.unlink(missing_ok=True)
     return failures
+
+
+def _note(group: Group, results: Path) -> Path:
+    return results / "failed" / f"{group.key}.txt"
+
+
+def failed(found: Sequence[Group], results: Path) -> list[str]:
+    """What went wrong with groups that are not done: key, methods, last line of the error, and where the rest is."""
+    notes = dict.fromkeys((group.key, _note(group, results)) for group in found if group.state != "done")
+    told = []
+    for key, note in notes:
+        if note.exists():
+            lines = note.read_text().strip().splitlines() or ["nothing is known"]
+            told.append(f"{key}  {lines[0]}: {lines[-1]} (all of it: {note})")
+    return told
 
 
 def _try(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> str:
@@ -196,12 +213,13 @@ def _try(group: Group, members: Sequence[Member], results: Path, data_dir: str |
     return ""
 
 
-def show(found: Sequence[Group], records: Records) -> None:
-    """Print the groups with what is known about each method."""
+def show(plan: Sequence[Run], given: argparse.Namespace) -> int:
+    """Print the groups of a plan with what is known about each method: -> exit code."""
+    records = Records(given.results)
+    found = groups(plan, records, given.together)
     count: dict[str, int] = {}
     for group in found:
-        failed = (records.folder / "failed" / f"{group.key}.txt").exists() and group.state != "done"
-        state = f"{group.state}, failed" if failed else group.state
+        state = f"{group.state}, failed" if failed([group], given.results) else group.state
         print(f"{group.key}  {group.name}: {state}")
         for member in group.members:
             told = ", ".join(f"{member.states.count(state)} {state}" for state in dict.fromkeys(member.states))
@@ -214,12 +232,19 @@ def show(found: Sequence[Group], records: Records) -> None:
     print(f"to do: {hours(waiting):.1f} hours of training on one H100 (estimate, experiments/estimate.py)")
     for path, told in records.unreadable.items():
         print(f"{path}: {told}")
+    return 0
 
 
 def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    """Have all runs of a plan done, here or by a launcher: -> what failed. names: of the plans, for jobs."""
+    """Have all runs of a plan done, here or by a launcher: -> what failed. names: of the plans, for jobs.
+
+    Raises:
+        InputError: no group has a key that was asked for, or the launcher cannot do what it was asked for.
+    """
     found = groups(plan, Records(given.results), given.together)
     if given.only:
+        if unknown := set(given.only) - {group.key for group in found}:
+            raise InputError(f"No group has the key {', '.join(sorted(unknown))}: --list prints those that there are.")
         found = [group for group in found if group.key in given.only]
     if given.launcher == "local":
         from jaxdal.main import cache_programs  # late: importing it defines flags of its own
@@ -234,17 +259,15 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
     return [f"--launcher={given.launcher} ended with code {code}"] if code else []
 
 
+@flags.told_of_bad_input
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit code is 1 if something failed."""
     parser = flags.parser("python -m experiments.runs", "Works off what tables and figures need.")
     parser.add_argument("--plan", type=flags.plans, required=True, help="tables and figures, commas between them")
-    parser.add_argument("--list", action="store_true", help="print what there is and what is missing, and run nothing")
-    given = parser.parse_args(arguments)
+    given = flags.parse(parser, arguments)
     plan = flags.planned(given, given.plan)
     if given.list:
-        records = Records(given.results)
-        show(groups(plan, records, given.together), records)
-        return 0
+        return show(plan, given)
     failures = bring(plan, given, given.plan)
     for told in failures:
         print(f"failed: {told}", file=sys.stderr)

@@ -67,8 +67,9 @@ def report(title: str, shown: Sequence[Panel], records: Records, key: str, notes
     drawing.legend(figure, grid)
     varied = panel_column(shown)
     columns = ["panel", "method", varied, "rounds", "labels", "final accuracy, %", "mean of rounds", "runs"]
+    mixed = [f"{panel.title}: {told}." for panel in shown for told in records.mixed(panel.runs)]
     more = ["Mean ± standard deviation over seeds of runs that finished every round; dots are seeds."]
-    return Report(Table(title, columns, rows, [*more, *notes]), pd.concat(parts), figure)
+    return Report(Table(title, columns, rows, [*more, *notes, *mixed]), pd.concat(parts), figure)
 
 
 def panel_column(shown: Sequence[Panel]) -> str:

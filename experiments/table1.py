@@ -9,18 +9,18 @@ import sys
 
 import pandas as pd
 
-from experiments import command, published
+from experiments import command, grid, published
 from experiments.plans import Options, Run
 from experiments.records import Records
 from experiments.reporting import Report
-from jaxdal.strategies import STRATEGIES, build
+from jaxdal.strategies import STRATEGIES
 from jaxdal.verdicts import Table
 
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
     """The rows of the paper, and one for the strategies that are here."""
     del options, runs, records
-    others = [name for name in STRATEGIES if build(name).trainer != "supervised"]
+    others = [name for name in STRATEGIES if grid.kind(name) == "SSAL"]
     here = ("jaxdal", len(STRATEGIES), len(others), "Yes", "Yes", "Yes")
     columns = ["study", "methods", "semi-supervised", "performance", "robustness", "cost"]
     studies = [here, *published.STUDIES]

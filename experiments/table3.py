@@ -28,11 +28,11 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     methods = list(dict.fromkeys(run.strategy for run in runs))
     rows, marks = [], {}
     for at, method in enumerate(methods):
-        cells = [published.METHODS.get(method, method), "SSAL" if method in published.SSAL else "SAL"]
+        cells = [published.METHODS.get(method, method), grid.kind(method)]
         values = [grid.value(column, method, name) for column in columns]
         for column, value in zip(columns, values, strict=True):
             seeds, planned = grid.value(column, method, "n"), len(column.runs) // len(methods)
-            deviation = None if options.best else grid.value(column, method, "api_sd")
+            deviation = grid.value(column, method, f"{name}_sd")
             ours = "+0.00" if method == "random" and seeds > 0 else spread(value, deviation, "+.2f")
             ours += f", {seeds:.0f} of {planned} seeds" if 0 < seeds < planned else ""
             cells.append(beside(ours, published.API.get(method, {}).get(column.dataset)))
@@ -48,7 +48,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         "API in percentage points, mean ± standard deviation over the seeds that finished both this method and random "
         "sampling; in brackets: published. Semi-supervised methods are compared with supervised random sampling.",
         *(note for column in columns for note in column.notes),
-        *_low_power(columns),
+        *_low_power(columns, "accuracy of the last epoch, " if options.best else ""),
     ]
     headings = ["method", "", *(f"{published.DATASETS.get(one.dataset, one.dataset)} (published)" for one in columns)]
     title = "Table 3: average performance improvement (API) over random sampling"
@@ -67,7 +67,8 @@ def _numbers(columns: list[grid.Column]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _low_power(columns: list[grid.Column]) -> list[str]:
+def _low_power(columns: list[grid.Column], of: str) -> list[str]:
+    """What was tested, and found. of: which accuracy, if it is not that of the cells."""
     told = []
     for column in columns:
         if "verdict" in column.table:
@@ -75,7 +76,8 @@ def _low_power(columns: list[grid.Column]) -> list[str]:
             pairs = int(column.table["pairs"].max()) if column.table["pairs"].notna().any() else 0
             names = ", ".join(better) or "none"
             told.append(
-                f"{column.dataset}: {pairs} paired seeds; told apart from random (paired t-test, Holm): {names}."
+                f"{published.DATASETS.get(column.dataset, column.dataset)}: {pairs} paired seeds; told apart from "
+                f"random ({of}paired t-test, Holm): {names}."
             )
     return told
 

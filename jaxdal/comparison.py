@@ -169,11 +169,10 @@ def _run(seed: int, sources: list[Source], rounds: int) -> tuple[str, str, list[
     if not accounts:
         return MISSING, "no journal has this seed", [], ""
     where = ", ".join(str(source.folder) for source, _ in accounts)
-    _, lines = max(accounts, key=lambda account: len(account[1]))
-    for _, other in accounts:
-        for mine, theirs in zip(lines, other, strict=False):
-            if any(mine.get(key) != theirs.get(key) for key in COMPARED):
-                return CONFLICT, f"accounts disagree from round {theirs['round']} on: in no number below", [], where
+    lines = max((account for _, account in accounts), key=len)
+    disagreed = disagreement([account for _, account in accounts])
+    if disagreed is not None:
+        return CONFLICT, f"accounts disagree from round {disagreed} on: in no number below", [], where
     copies = f"; {len(accounts)} journals agree" if len(accounts) > 1 else ""
     if lines and "diverged" in lines[-1]:
         told = f"the loss was not finite in round {lines[-1]['round']} at step {lines[-1]['diverged']['step']}"
@@ -181,6 +180,14 @@ def _run(seed: int, sources: list[Source], rounds: int) -> tuple[str, str, list[
     if not lines or len(lines) < rounds:
         return PARTIAL, f"{len(lines)} of {rounds} rounds: still running, or stopped" + copies, lines, where
     return COMPLETE, copies.removeprefix("; "), lines, where
+
+
+def disagreement(accounts: Sequence[Sequence[Line]]) -> int | None:
+    """The first round of which accounts of one run, its lines in several journals, do not say the same; or None."""
+    longest = max(accounts, key=len)
+    pairs = (pair for account in accounts for pair in zip(longest, account, strict=False))
+    found = [one["round"] for one, other in pairs if any(one.get(key) != other.get(key) for key in COMPARED)]
+    return min(found, default=None)
 
 
 def _row(line: Line) -> dict[str, Any]:

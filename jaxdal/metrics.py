@@ -3,25 +3,15 @@
 Curves are pandas frames with a row per seed and a column per number of labels, ascending; shares from 0 to 1.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
 from jaxdal.errors import InputError
-from jaxdal.journal import Group, Line
+from jaxdal.journal import Line
 
 SELECTION = ("infer", "select")
 TRAINING = ("train",)
-
-
-def accuracies(groups: Sequence[Group], key: str = "accuracy") -> dict[int, dict[int, float]]:
-    """Number of labels -> seed -> accuracy (or another number of the line); runs that diverged are not there."""
-    table: dict[int, dict[int, float]] = {}
-    for line in (line for group in groups for line in group if line.get(key) is not None):
-        table.setdefault(line["labelled"], {})[line["seed"]] = line[key]
-    return table
 
 
 def balanced(line: Line) -> float | None:
@@ -42,22 +32,6 @@ def gains(ours: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
         )
     seeds = ours.index.intersection(baseline.index)
     return 100 * (ours.loc[seeds].sort_index(axis=1) - baseline.loc[seeds].sort_index(axis=1))
-
-
-def api(groups: Sequence[Group], baseline: Sequence[Group], *, first: int = 0, key: str = "accuracy") -> float:
-    """Average performance improvement over random sampling, in percentage points: arXiv 2212.03088, equation 1.
-
-    The mean over rounds of the difference of accuracies, each the mean over the seeds that both have finished; the
-    paper's round 0 is in it, `first=1` leaves it out. key: accuracy, or accuracy_best, which published numbers are.
-
-    Raises:
-        InputError: the journals have different numbers of labels, or no round and seed in common.
-    """
-    ours, theirs = (pd.DataFrame(accuracies(side, key), dtype=float) for side in (groups, baseline))
-    value = gains(ours, theirs).iloc[:, first:].mean().mean()
-    if np.isnan(value):
-        raise InputError("API needs a round that both journals have for one seed")
-    return float(value)
 
 
 def aubc(curves: pd.DataFrame) -> pd.Series:
@@ -123,17 +97,3 @@ def at_once(line: Line, stage: str) -> int:
     """How many runs shared the seconds of a stage: strategies that train together score the pool by themselves."""
     selecting = stage in SELECTION and "selected_at_once" in line
     return int(line["selected_at_once" if selecting else "runs_at_once"])
-
-
-def seconds(groups: Sequence[Group], stages: Sequence[str]) -> float:
-    """Mean over rounds with picks, and runs, of the seconds of some stages; a pack's are shared evenly.
-
-    Selection is ("infer", "select"), fitting of helper networks included; training is ("train",).
-    """
-    spent = [
-        sum(line["seconds"][stage] / at_once(line, stage) for stage in stages)
-        for group in groups
-        for line in group
-        if line.get("picks")
-    ]
-    return float(np.mean(spent)) if spent else 0.0

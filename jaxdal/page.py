@@ -17,12 +17,14 @@ DEFINITIONS = (
      "training, in percentage points (equation 1 of arXiv 2212.03088); ± is the standard deviation over paired seeds. "
      "Last-epoch accuracy, unless the column says best epoch, which is chosen on the test set, as in the published "
      "runs."),
-    ("API balanced", "the same with balanced accuracy, the mean over classes of the share that is classified rightly."),
+    ("balanced", "balanced accuracy of the last round: the mean over classes of the share that is classified rightly. "
+     "API balanced is API of that."),
     ("AUBC", "area under accuracy over labels, by trapezoids, divided by the range of labels, in %."),
     ("labels saved", "labels that random sampling needs beyond the method at the highest mean accuracy that both "
      "reach, with straight lines between rounds; in brackets as a share of what random sampling needs."),
     ("Cost", "seconds of selection (infer + select) and training per round (equation 2), without compilation and "
-     "evaluation, of runs trained alone."),
+     "evaluation, of runs trained alone. Divided by random sampling's Cost it is “× random”, the sum of its two parts, "
+     "of it selection and of it training."),
     ("rank", "average over seeds of the place by mean accuracy over rounds; 1 is best."),
     ("penalty", "share of the numbers of labels at which the row is better than the column, p < 0.05 in a paired "
      "t-test."),

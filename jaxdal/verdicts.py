@@ -11,6 +11,7 @@ from jaxdal.significance import ALPHA, Ranks
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "not told apart"
 NOTHING = "–"
+OF_IT = ("of it selection", "of it training")  # of what a method costs, in units of random sampling's Cost
 
 
 class Table(NamedTuple):
@@ -58,7 +59,7 @@ def measure(experiment: Experiment) -> pd.DataFrame:
             final, area = curves["accuracy"].iloc[:, -1], metrics.aubc(curves["accuracy"])
             row |= {"final": 100 * final.mean(), "final_sd": 100 * final.std()}
             row |= {"aubc": 100 * area.mean(), "aubc_sd": 100 * area.std()}
-            row["final_balanced"] = 100 * curves["accuracy_balanced"].iloc[:, -1].mean(skipna=False)
+            row |= _mean_sd("final_balanced", 100 * curves["accuracy_balanced"].iloc[:, -1])
         if base and method != base:
             row |= _against(curves, alike)
         rows.append(row)
@@ -71,9 +72,9 @@ def measure(experiment: Experiment) -> pd.DataFrame:
 
 _KEYS = ("accuracy", "accuracy_best", "accuracy_balanced")
 _COLUMNS = (
-    *("n", "seeds", "pairs", "final", "final_sd", "final_balanced", "api", "api_sd", "api_low", "api_high"),
-    *("api_without_round_0", "api_best", "api_balanced", "aubc", "aubc_sd", "labels_saved", "labels_saved_share"),
-    *("p_t", "p_wilcoxon", "remark"),
+    *("n", "seeds", "pairs", "final", "final_sd", "final_balanced", "final_balanced_sd", "api", "api_sd"),
+    *("api_low", "api_high", "api_without_round_0", "api_best", "api_best_sd", "api_balanced", "api_balanced_sd"),
+    *("aubc", "aubc_sd", "labels_saved", "labels_saved_share", "p_t", "p_wilcoxon", "remark"),
 )
 
 
@@ -91,11 +92,16 @@ def _against(curves: dict[str, pd.DataFrame], base: dict[str, pd.DataFrame]) -> 
         row["api_without_round_0"] = gains.iloc[:, 1:].mean(axis=1).mean()
     for name in ("best", "balanced"):
         others = metrics.gains(curves[f"accuracy_{name}"], base[f"accuracy_{name}"])
-        row[f"api_{name}"] = others.mean(axis=1, skipna=False).mean(skipna=False)
+        row |= _mean_sd(f"api_{name}", others.mean(axis=1, skipna=False))
     saved = metrics.labels_saved(curves["accuracy"], base["accuracy"])
     if saved is not None:
         row |= {"labels_saved": saved[0], "labels_saved_share": 100 * saved[1]}
     return row
+
+
+def _mean_sd(name: str, values: pd.Series) -> dict[str, object]:
+    """Of numbers that not every journal has: NaN if one seed lacks them."""
+    return {name: values.mean(skipna=False), f"{name}_sd": values.std(skipna=False)}
 
 
 def _verdict(row: pd.Series) -> str:
@@ -122,7 +128,8 @@ def costs(experiment: Experiment) -> pd.DataFrame:
     for prefix in ("", "shared_"):
         table[f"{prefix}selection"] = table[f"{prefix}infer"] + table[f"{prefix}select"]
         whole = table.loc[experiment.baseline, f"{prefix}cost"] if experiment.baseline else float("nan")
-        table[f"{prefix}ratio"] = table[f"{prefix}cost"] / whole
+        for part, ratio in (("cost", "ratio"), ("selection", "selection_ratio"), ("train", "train_ratio")):
+            table[f"{prefix}{ratio}"] = table[f"{prefix}{part}"] / whole
     return table
 
 
@@ -146,7 +153,7 @@ def verdict_table(verdict: Verdict) -> Table:
     experiment, table, ranks = verdict.experiment, verdict.table, verdict.ranks
     columns = [
         "method", "n", "API", "verdict", "p (t)", "p (Wilcoxon)", "without round 0", "API best epoch", "API balanced",
-        "final accuracy", "AUBC", "labels saved", "rank",
+        "final accuracy", "balanced", "AUBC", "labels saved", "rank",
     ]  # fmt: skip
     order = table.sort_values("api", ascending=False, na_position="last", kind="stable").index
     best = table["api"].max()
@@ -158,7 +165,7 @@ def verdict_table(verdict: Verdict) -> Table:
             str(name), f"{row['n']}/{row['seeds']}", spread(row["api"], row["api_sd"], "+.2f"), str(row["verdict"]),
             *(p_value(row[f"p_{kind}_holm"], row[f"p_{kind}"]) for kind in ("t", "wilcoxon")),
             *(number(row[f"api_{kind}"], "+.2f") for kind in ("without_round_0", "best", "balanced")),
-            spread(row["final"], row["final_sd"]), spread(row["aubc"], row["aubc_sd"]), saved(row),
+            *(spread(row[key], row[f"{key}_sd"]) for key in ("final", "final_balanced", "aubc")), saved(row),
             number(ranks.ranks.get(name), ".2f"),
         ])  # fmt: skip
         if row["verdict"] in (BETTER, WORSE):
@@ -220,14 +227,15 @@ def accuracy_table(experiment: Experiment) -> Table:
 def cost_table(verdict: Verdict) -> Table:
     """Seconds, in the order of the methods."""
     experiment, table = verdict.experiment, verdict.costs
-    columns = ["method", "n", "infer", "select", "selection", "training", "Cost", "× random"]
+    columns = ["method", "n", "infer", "select", "selection", "training", "Cost", "× random", *OF_IT]
     shared = bool(table["shared_n"].sum())
     if shared:
         columns += ["n together", "selection, shared", "training, shared", "× random, shared"]
     rows = []
     for name, row in table.iterrows():
         cells = [seconds(row[key]) for key in ("infer", "select", "selection", "train")]
-        cells += [spread(row["cost"], row["cost_sd"]), number(row["ratio"], ".2f")]
+        ratios = ("ratio", "selection_ratio", "train_ratio")
+        cells += [spread(row["cost"], row["cost_sd"]), *(number(row[key], ".2f") for key in ratios)]
         if shared:
             cells.append(f"{int(row['shared_n'])}" + (f" ({int(row['at_once'])} at once)" if row["shared_n"] else ""))
             cells += [seconds(row[f"shared_{key}"]) for key in ("selection", "train")]
@@ -237,13 +245,18 @@ def cost_table(verdict: Verdict) -> Table:
         "Seconds per round, mean over all rounds of finished runs, without compilation and evaluation. Cost is that of "
         "equation 2, and only from runs trained alone (--pack=1)"
         + ("; what runs trained together took is shared evenly." if shared else "."),
+        "“× random” is Cost divided by random sampling's; of it, selection and training are the two parts of that sum.",
     ]
     if not table["n"].sum():
         notes.append("No finished run was trained alone, so there is no Cost: that needs runs with --pack=1.")
+    return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])
+
+
+def other_devices(experiment: Experiment) -> list[str]:
+    """A warning, if not all journals are of the same devices."""
     devices = sorted({_devices(source.environments) for source in experiment.sources})
-    if len(devices) > 1:
-        notes.append(f"The journals come from different devices ({'; '.join(devices)}): do not compare seconds.")
-    return Table(f"Cost: {experiment.title}", columns, rows, notes)
+    told = f"The journals come from different devices ({'; '.join(devices)}): do not compare seconds."
+    return [told] if len(devices) > 1 else []
 
 
 def _devices(environments: Sequence[dict]) -> str:

@@ -1,4 +1,4 @@
-"""Launchers with small commands: here, as the script that Slurm would run, and on a local Ray cluster."""
+"""Launchers with small commands: one job, the script that Slurm would run, and a local Ray cluster."""
 
 import importlib.util
 import json
@@ -14,7 +14,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments.launchers import LAUNCHERS, Job, launch, log_of
+from experiments import launchers
+from experiments.launchers import LAUNCHERS, Job, attempt, described, launch, log_of
 from jaxdal import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -50,61 +51,59 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_here_a_failure_ends_no_other(tmp_path, capsys):
-    jobs = [says("one", "first"), says("a/b (c=1)", "no such data", 2), says("three", "third")]
-    assert launch(jobs, "local", tmp_path) == 1
-    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["a%2Fb (c=1).log", "one.log", "three.log"]
-    assert log_of(jobs[2], tmp_path).read_text() == "third\n"
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(" after")[0] for line in told] == [
-        "[1/3] one: done",
-        "[2/3] a/b (c=1): failed with exit code 2",
-        "    no such data",
-        "[3/3] three: done",
-        "1 of 3 jobs failed: a/b (c=1). The same command tries them again.",
-    ]
-    assert str(log_of(jobs[1], tmp_path)) in told[1]
-
-    assert launch([says("one", "again")], "local", tmp_path) == 0
-    assert log_of(jobs[0], tmp_path).read_text() == "first\nagain\n"
-    assert len(capsys.readouterr().err.splitlines()) == 1
+def tried(job: Job, out: Path) -> launchers.End:
+    out.mkdir(exist_ok=True)
+    (out / "logs").mkdir(exist_ok=True)
+    return attempt(job.argv, os.getcwd(), log_of(job, out), {"OF_THE_JOB": "carried"})
 
 
-def test_here_a_failure_shows_only_what_it_said_itself(tmp_path, capsys):
-    assert launch([says("one", "x" * 9000 + "END OF FIRST", 1)], "local", tmp_path) == 1
-    assert 1000 < len(capsys.readouterr().err) < 3000
-    assert launch([Job("one", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))], "local", tmp_path)
-    told = capsys.readouterr().err
-    assert "ended by SIGKILL" in told
-    assert "END OF FIRST" not in told
+def test_a_job_leaves_its_output_and_says_how_it_ended(tmp_path):
+    job = says("a/b (c=1)", "no such data", 2)
+    code, seconds, said = tried(job, tmp_path)
+    assert (code, said) == (2, "no such data\n")
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["a%2Fb (c=1).log"]
+    told = described((code, 3.2, said), log_of(job, tmp_path))
+    assert told == f"failed with exit code 2 after 3 s, see {log_of(job, tmp_path)}\n    no such data"
+    good = Job(job.name, ("-c", "import os; print(os.environ['OF_THE_JOB'])"))
+    code, seconds, said = tried(good, tmp_path)
+    assert (code, said, seconds > 0) == (0, "carried\n", True)
+    assert log_of(job, tmp_path).read_text() == "no such data\ncarried\n"
+    assert described((0, 3.2, said), log_of(job, tmp_path)) == "done after 3 s"
 
 
-def test_here_jobs_run_in_the_current_folder(tmp_path, monkeypatch):
+def test_a_failure_shows_only_what_it_said_itself(tmp_path):
+    assert 1000 < len(tried(says("one", "x" * 9000 + "END OF FIRST", 1), tmp_path)[2]) < 3000
+    end = tried(Job("one", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")), tmp_path)
+    assert "END OF FIRST" not in end[2]
+    assert "ended by SIGKILL" in described(end, tmp_path)
+
+
+def test_jobs_run_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("import sys; print(sys.argv[1:])")
-    assert launch([Job("odd", ("-m", "mine", *ODD))], "local", Path("out")) == 0
+    assert tried(Job("odd", ("-m", "mine", *ODD)), Path("out"))[0] == 0
     assert (tmp_path / "out/logs/odd.log").read_text() == f"{ODD}\n"
 
 
-def test_here_interrupts_end_the_running_job(tmp_path):
+def test_an_interrupt_ends_the_job(tmp_path):
     code = "import os, signal, time; print(os.getpid()); os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    jobs = [Job("sleeps", ("-c", code)), says("never", "")]
+    job = Job("sleeps", ("-c", code))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            launch(jobs, "local", tmp_path)
+            tried(job, tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert gone(int(log_of(jobs[0], tmp_path).read_text()))
-    assert not log_of(jobs[1], tmp_path).exists()
+    assert gone(int(log_of(job, tmp_path).read_text()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_here_no_job_outlives_a_killed_launcher(tmp_path):
-    job = Job("sleeps", ("-c", f"import os, signal, time; print(os.getpid(), flush=True); {KILL_PARENT}"))
-    code = f"from experiments.launchers import *; launch([{job!r}], 'local', Path({str(tmp_path)!r}))"
+def test_no_job_outlives_a_killed_launcher(tmp_path):
+    log = tmp_path / "log"
+    argv = ("-c", f"import os, signal, time; print(os.getpid(), flush=True); {KILL_PARENT}")
+    code = f"from experiments.launchers import *; attempt({argv!r}, '.', Path({str(log)!r}), {{}})"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert gone(int(log_of(job, tmp_path).read_text()))
+    assert gone(int(log.read_text()))
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -116,8 +115,8 @@ def test_nothing_left_is_a_success(launcher, tmp_path):
 @pytest.mark.parametrize(
     ("jobs", "launcher", "options", "message"),
     [
-        ([says("a", "")], "condor", {}, "There is no launcher 'condor': choose from local, slurm, ray."),
-        ([says("a", ""), says("a", "")], "local", {}, "Several jobs are called 'a'."),
+        ([says("a", "")], "condor", {}, "There is no launcher 'condor': choose from slurm, ray."),
+        ([says("a", ""), says("a", "")], "slurm", {}, "Several jobs are called 'a'."),
         ([says("a", "")], "ray", {"gpus": 1.5}, "share of one GPU or whole GPUs, not 1.5"),
         ([says("a", "")], "slurm", {"gpus": -1}, "share of one GPU or whole GPUs, not -1"),
         ([says("a", "")], "slurm", {"gpus": 0.5}, "Slurm gives whole GPUs, not 0.5."),

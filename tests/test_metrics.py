@@ -1,4 +1,4 @@
-"""API, areas, savings and seconds on journals made by hand."""
+"""Gains, areas, savings and seconds of frames made by hand."""
 
 import numpy as np
 import pandas as pd
@@ -7,83 +7,7 @@ from sklearn.metrics import auc, balanced_accuracy_score
 
 from jaxdal.budgets import budget
 from jaxdal.errors import InputError
-from jaxdal.metrics import accuracies, api, aubc, balanced, cost, gains, labels_needed, labels_saved, seconds
-
-
-def line(seed: int, labelled: int, accuracy: float | None, **more) -> dict:
-    """One line of a journal; None: the run diverged."""
-    spent = {"train": 4.0, "infer": 1.0, "select": 0.5, "eval": 9.0, "compile": 99.0}
-    told = {"seed": seed, "round": 0, "labelled": labelled, "seconds": spent, "runs_at_once": 2, "picks": [1, 2]} | more
-    return told | ({"diverged": {"step": 3}} if accuracy is None else {"accuracy": accuracy})
-
-
-RANDOM = [[line(0, 10, 0.5), line(1, 10, 0.6)], [line(0, 20, 0.7), line(1, 20, 0.8)]]
-
-
-def test_api_is_the_mean_gain_in_points():
-    better = [[line(0, 10, 0.5), line(1, 10, 0.6)], [line(0, 20, 0.74), line(1, 20, 0.82)]]
-    assert api(better, RANDOM) == pytest.approx((0 + 3) / 2)
-    assert api(better, RANDOM, first=1) == pytest.approx(3)
-    assert api(RANDOM, better) == pytest.approx(-1.5)
-    assert api(RANDOM, RANDOM) == 0
-
-
-def test_api_pairs_seeds():
-    """Seed 1, the better one, diverged in the last round: only seed 0 counts there."""
-    died = [RANDOM[0], [line(0, 20, 0.7), line(1, 20, None)]]
-    assert api(died, RANDOM) == 0
-    alone = [[line(1, 10, 0.7)], [line(1, 20, 0.9)]]
-    assert api(alone, RANDOM) == pytest.approx(10)
-
-
-def test_api_of_the_published_kind():
-    best = [[line(0, 10, 0.5, accuracy_best=0.6)], [line(0, 20, 0.7, accuracy_best=0.75)]]
-    base = [[line(0, 10, 0.5, accuracy_best=0.5)], [line(0, 20, 0.7, accuracy_best=0.7)]]
-    assert api(best, base, key="accuracy_best") == pytest.approx(7.5)
-    with pytest.raises(InputError, match="needs a round"):
-        api([], [], key="accuracy_best")
-
-
-def test_api_compares_equal_budgets():
-    with pytest.raises(InputError, match=r"not \[10\] and \[10, 20\] labels"):
-        api(RANDOM[:1], RANDOM)
-
-
-def test_accuracies_by_labels_and_seed():
-    assert accuracies(RANDOM) == {10: {0: 0.5, 1: 0.6}, 20: {0: 0.7, 1: 0.8}}
-
-
-def test_seconds_are_shared_by_a_pack_and_the_last_round_has_no_selection():
-    last = [line(0, 30, 0.9, picks=[]), line(1, 30, 0.9, picks=[])]
-    assert seconds([*RANDOM, last], ("infer", "select")) == pytest.approx(0.75)
-    assert seconds([*RANDOM, last], ("train",)) == pytest.approx(2)
-    assert seconds([last], ("train",)) == 0
-
-
-# Rows of the paper's Table 3: API in percentage points on MNIST (10 rounds) and CIFAR-10 (13 rounds).
-TABLE_3 = {
-    "badge": (1.84, 1.89), "least_confidence": (1.40, 1.95), "coreset": (-1.15, 0.95), "learning_loss": (-2.32, -2.38),
-    "ssl_consistency": (3.39, 5.83), "vaal": (-0.34, -0.49),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("method", TABLE_3)
-@pytest.mark.parametrize(("column", "rounds"), [(0, 10), (1, 13)])
-def test_rows_of_table_3_from_curves_made_up_for_them(method, column, rounds):
-    """Five seeds and gains that grow from 0: round 0 counts, so that leaving it out gives N / (N - 1) times as much."""
-    published = TABLE_3[method][column]
-    shape = np.arange(rounds) / np.arange(rounds).mean()  # mean 1, 0 in round 0
-    base = 0.6 + 0.2 * np.linspace(0, 1, rounds)
-    random, ours = [], []
-    for place in range(rounds):
-        labels = 100 * (place + 1)
-        random.append([line(seed, labels, base[place] + 0.01 * seed) for seed in range(5)])
-        wobble = [0.004, -0.004, 0.002, -0.002, 0.0]  # seeds differ, their mean does not
-        gains = [shape[place] * published / 100 + wobble[seed] for seed in range(5)]
-        ours.append([line(seed, labels, base[place] + 0.01 * seed + gains[seed]) for seed in range(5)])
-    assert f"{api(ours, random):.2f}" == f"{published:.2f}"
-    without = api(ours, random, first=1)
-    assert without == pytest.approx(published * rounds / (rounds - 1), abs=1e-9)
+from jaxdal.metrics import aubc, balanced, cost, gains, labels_needed, labels_saved
 
 
 @pytest.mark.parametrize(

@@ -241,12 +241,19 @@ def test_published_table_3_is_as_the_text_counts_it():
 
 def test_flags():
     parser = flags.parser("x", None)
-    given = parser.parse_args(["--strategies=badge,bald(draws=20),vaal(iterations=3)", "--seeds=0-2,7", "--best"])
+    given = flags.parse(parser, ["--strategies=badge,bald(draws=20),vaal(iterations=3)", "--seeds=0-2,7", "--best"])
     assert flags.options(given) == Options(
         strategies=("badge", "bald(draws=20)", "vaal(iterations=3)"), seeds=(0, 1, 2, 7), best=True
     )
-    again = parser.parse_args(flags.told(given))
+    again = flags.parse(parser, flags.told(given))
     assert flags.options(again) == flags.options(given)
-    for wrong in ("--datasets=mnits", "--strategies=bagde", "--scale=big", "--seeds=a"):
+    for wrong in ("--datasets=mnits", "--strategies=bagde", "--scale=big", "--seeds=a", "--seeds=4-0", "--map=pca"):
         with pytest.raises(SystemExit):
             parser.parse_args([wrong])
+
+
+def test_scales_do_not_overwrite_each_other():
+    parser = flags.parser("x", None)
+    folders = {scale: flags.parse(parser, [f"--scale={scale}"]).results for scale in SCALES}
+    assert folders == {"full": Path("runs/paper"), "half": Path("runs/half"), "smoke": Path("runs/smoke")}
+    assert flags.parse(parser, ["--scale=smoke", "--results=here"]).results == Path("here")

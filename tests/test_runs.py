@@ -1,39 +1,22 @@
-"""What journals say is complete, what is grouped, continued and reported; and one table and figure in small."""
+"""What journals say is complete, what is grouped, launched and continued, and what fails."""
 
-import importlib
 import json
 import sys
 import types
 from pathlib import Path
 
-import journals
 import numpy as np
 import pandas as pd
 import pytest
+from planned import CURVE, FLAGS, GRID, grid, note, run_of, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import case, command, fig2, fig3, fig5, fig8, launchers, published, runs, table3, table5
+from experiments import all as everything
+from experiments import command, fig5, fig8, launchers, runs, table3
 from experiments.plans import PLANS, Options, Run
-from experiments.records import Records, resolved
-from jaxdal.comparison import COMPLETE, DIVERGED, MISSING, PARTIAL
-
-GRID = Options(datasets=("digits",), scale="half", strategies=("badge", "margin"), seeds=(0, 1))
-CURVE = [0.5, 0.6, 0.7]  # the three rounds of the grid on digits at half scale
-
-
-def grid(**options) -> list[Run]:
-    return PLANS["table3"](GRID._replace(**options))
-
-
-def run_of(strategy: str, seed: int = 0) -> Run:
-    return next(run for run in grid(strategies=(strategy,), seeds=(seed,)) if run.strategy == strategy)
-
-
-def write(folder: Path, run: Run, curves: dict, **changed) -> Path:
-    """A journal of a planned run, with the accuracies of each seed."""
-    config = {key: value for key, value in resolved(run).config().items() if key != "seeds"}
-    return journals.write(folder, curves, **config | changed)
+from experiments.records import Records
+from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING, PARTIAL
 
 
 @pytest.fixture
@@ -65,15 +48,8 @@ def trained(monkeypatch):
     return types.SimpleNamespace(calls=calls, together=together)
 
 
-def note(folder: Path, **notes) -> None:
-    """Add notes to the first line of a journal."""
-    first, rest = (folder / "journal.jsonl").read_text().split("\n", 1)
-    (folder / "journal.jsonl").write_text(json.dumps(json.loads(first) | notes) + "\n" + rest)
-
-
 def main(tmp_path: Path, *more: str) -> int:
-    flags = ["--plan=table3", "--datasets=digits", "--scale=half", "--strategies=badge,margin", "--seeds=0,1"]
-    return runs.main([*flags, f"--results={tmp_path}", *more])
+    return runs.main(["--plan=table3", *FLAGS, f"--results={tmp_path}", *more])
 
 
 def test_states(tmp_path):
@@ -86,6 +62,26 @@ def test_states(tmp_path):
     assert records.state(run_of("margin"))[0] == MISSING
     write(tmp_path / "b", run_of("badge"), {0: CURVE, 7: CURVE})
     assert Records(tmp_path).state(run_of("badge"))[0] == COMPLETE, "the journal that got furthest"
+
+
+def test_journals_that_disagree_are_in_no_number_and_trained_by_nobody(tmp_path, trained):
+    for strategy in ("random", "margin"):
+        write(tmp_path / strategy, run_of(strategy), {0: CURVE, 1: CURVE})
+    one = write(tmp_path / "one", run_of("badge"), {0: CURVE, 1: CURVE})
+    other = write(tmp_path / "other", run_of("badge"), {1: [0.5, 0.61]})
+    records = Records(tmp_path)
+    assert [records.state(run_of("badge", seed))[0] for seed in (0, 1)] == [COMPLETE, CONFLICT]
+    assert len(records.frame(grid())) == 5 * len(CURVE)
+    experiment, _ = records.experiment(grid())
+    assert experiment is not None
+    assert experiment.finished("badge") == [0]
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", "--norun"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    told = f"journals disagree from round 1 on, so it is in no number: {one}, {other}"
+    assert f"- in conflict ({told}), digits 71+142..359, seeds 1: badge." in text
+    assert "Runs: 5 of 6 complete, 1 in conflict." in text
+    assert main(tmp_path) == 0
+    assert not trained.calls
 
 
 @pytest.mark.parametrize(
@@ -200,7 +196,7 @@ def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
     trained.together.broken = {"margin"}
     assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 1
     error = capsys.readouterr().err
-    assert "RuntimeError: no margin" in error
+    assert "digits 71+142..359, seeds 0,1: margin: RuntimeError: no margin (all of it: " in error
     assert "again: python -m experiments.runs" in error
     tried = [call["names"] for call in trained.calls]
     assert tried == [["random", "margin", "badge"], ["random"], ["margin"], ["badge"], ["ssl_random"]]
@@ -212,10 +208,17 @@ def test_a_failure_stops_nobody_and_is_reported(tmp_path, trained, capsys):
     assert "partly done, failed" in told
     assert "margin: 2 missing" in told
     assert "6 complete, 2 missing in all" in told
+    flags = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    assert command.main("table3", "", table3.render, [*flags, "--strategies=margin,badge"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "- missing (no journal), digits 71+142..359, seeds 0, 1: margin." in text
+    assert "digits 71+142..359, seeds 0,1: margin: RuntimeError: no margin (all of it: " in text
     trained.together.broken = set()
     assert main(tmp_path, "--strategies=margin,badge,ssl_random") == 0
     assert trained.calls[-1]["names"] == ["random", "margin", "badge"], "what is complete keeps its place"
     assert not list((tmp_path / "failed").iterdir())
+    assert command.main("table3", "", table3.render, [*flags, "--strategies=margin,badge"]) == 0
+    assert "RuntimeError" not in (tmp_path / "reports" / "table3.md").read_text()
 
 
 def test_a_broken_journal_is_named(tmp_path, capsys):
@@ -293,6 +296,57 @@ def test_other_launchers_get_a_job_for_each_group(tmp_path, trained, monkeypatch
     assert len(launched) == 1, "nothing is left to launch"
 
 
+def test_all_tables_and_figures_are_launched_together(tmp_path, trained, monkeypatch, capsys):
+    launched: list = []
+    monkeypatch.setattr(launchers, "launch", lambda jobs, *_, **__: launched.append(jobs) or 0)
+    for name in set(PLANS) - {"table1", "table5", "fig4"}:  # three of them are slow enough
+        monkeypatch.delitem(PLANS, name)
+    flags = ["--scale=smoke", f"--results={tmp_path}"]
+    assert everything.main([*flags, "--launcher=slurm"]) == 0
+    (jobs,) = launched
+    assert len(jobs) == 2 + 2, "supervised and semi-supervised; two starts"
+    for one in jobs:
+        assert runs.main(one.argv[2:]) == 0
+    assert len(trained.calls) == 4
+    assert everything.main(flags) == 0
+    assert len(trained.calls) == 4, "nothing is left to do"
+    for name in PLANS:
+        text = (tmp_path / "reports" / f"{name}.md").read_text()
+        assert " missing" not in text
+        assert f"`python -m experiments.{name} " in text
+    capsys.readouterr()
+    assert everything.main([*flags, "--list"]) == 0
+    assert "5 complete in all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--only=nokey", "No group has the key nokey: --list prints those that there are."),
+        ("--launcher=ray", "--launcher=ray needs Ray: pip install -e '.[ray]'."),
+    ],
+)
+def test_bad_input_is_a_sentence(flag, message, tmp_path, trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    flags = ["--scale=smoke", f"--results={tmp_path}", flag]
+    assert runs.main(["--plan=table3", *flags]) == 2
+    assert command.main("table3", "", table3.render, flags) == 2
+    assert everything.main(flags) == 2
+    assert capsys.readouterr().err == f"{message}\n" * 3
+    assert not trained.calls
+
+
+def test_a_table_lists_its_groups(tmp_path, trained, capsys):
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", "--list"]) == 0
+    told = capsys.readouterr().out
+    assert "6 missing in all" in told
+    assert not trained.calls
+    assert not (tmp_path / "reports").exists()
+    key = told.split()[0]
+    assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", f"--only={key}"]) == 0
+    assert len(trained.calls) == 1
+
+
 def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
     options = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
     write(tmp_path / "r", run_of("random"), {0: CURVE, 1: CURVE})
@@ -312,105 +366,3 @@ def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
     assert list(table.index) == ["random", "badge", "margin", "entropy"]
     assert table.loc["badge", "api"] == pytest.approx(2.5)
     assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"
-
-
-def test_published_rows_come_out_of_curves_made_up_for_them(tmp_path):
-    """Ten rounds of MNIST, gains that grow from 0 in round 0: each cell is the published one, and so is Table 5."""
-    methods = ("badge", "coreset", "waal", "ssl_diff2aug_direct", "ssl_random")
-    shape = np.arange(10) / np.arange(10).mean()
-    for run in PLANS["table3"](Options(("mnist",), methods, (0,))):
-        gain = (published.API[run.strategy]["mnist"] or 0) / 100
-        curves = {seed: (0.8 + 0.01 * np.arange(10) + 0.001 * seed + gain * shape).tolist() for seed in (0, 1)}
-        write(tmp_path / run.strategy, run, curves)
-    options = [
-        f"--results={tmp_path}",
-        "--datasets=mnist",
-        f"--strategies={','.join(methods)}",
-        "--seeds=0,1",
-        "--norun",
-    ]
-    assert command.main("table3", "", table3.render, options) == 0
-    text = (tmp_path / "reports" / "table3.md").read_text()
-    for row in (
-        "| RandomSampling | SAL | +0.00 (+0.00) |",
-        "| BadgeSampling ★ | SAL | **+1.84 ± 0.00 (+1.84)** |",
-        "| CoreSet | SAL | −1.15 ± 0.00 (−1.15) |",
-        "| WAAL ★ | SSAL | +3.00 ± 0.00 (+3.00) |",
-        "| SSLDiff2AugDirect ★ | SSAL | **+3.49 ± 0.00 (+3.49)** |",
-        "| SSLRandom ★ | SSAL | +1.68 ± 0.00 (+1.68) |",
-    ):
-        assert row in text
-    table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
-    np.testing.assert_allclose(table["api"].drop("random"), table["published_api"].drop("random"))
-    np.testing.assert_allclose(table["api_without_round_0"], table["api"] * 10 / 9)
-    assert command.main("table5", "", table5.render, options) == 0
-    row = pd.read_csv(tmp_path / "reports" / "table5.csv", comment="#").iloc[0]
-    assert (row["images_per_class"], row["pairs"]) == (6000, 2)
-    assert row["ratio"] == pytest.approx(3.49 / 1.68)
-    assert row["published"] == 2.07
-
-
-@pytest.mark.parametrize("name", PLANS)
-def test_every_command_reports_before_anything_has_run(tmp_path, name):
-    module = importlib.import_module(f"experiments.{name}")
-    assert f"\n    python -m experiments.{name}" in module.__doc__, "a file opens with its command"
-    assert "Published" in module.__doc__
-    plan = PLANS[name](Options())
-    assert ("on one H100 (estimate" in module.__doc__) == bool(plan)
-    assert command.main(name, module.__doc__, module.render, [f"--results={tmp_path}", "--norun"]) == 0
-    text = (tmp_path / "reports" / f"{name}.md").read_text()
-    if plan:
-        assert f"Runs: 0 of {len(plan)} complete, {len(plan)} missing." in text
-        assert "- missing (no journal), " in text
-    assert (tmp_path / "reports" / f"{name}.png").exists() == name.startswith("fig")
-
-
-def test_measures_of_picks():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (6, 2, 2, 1), np.uint8)
-    probs = rng.dirichlet(np.ones(3), 6).astype(np.float32)
-    found = case.Signals(rng.normal(size=(6, 4)).astype(np.float32), probs, rng.random(6).astype(np.float32))
-    rows = np.array([1, 3, 4])
-    told = case.measures(rows, found, images, rows)
-    pairs = [(1, 3), (1, 4), (3, 4)]
-    pixels = images.reshape(6, -1) / 255
-    expected = {
-        "diversity": np.mean([np.linalg.norm(found.features[i] - found.features[j]) for i, j in pairs]),
-        "diversity_pixels": np.mean([np.linalg.norm(pixels[i] - pixels[j]) for i, j in pairs]),
-        "uncertainty": np.mean([1 - max(probs[i]) for i in rows]),
-        "inconsistency": np.mean([found.variance[i] for i in rows]),
-    }
-    assert told == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_table_and_a_figure_end_to_end(tmp_path):
-    options = ["--scale=smoke", f"--results={tmp_path}"]
-    assert command.main("table3", "", table3.render, [*options, "--strategies=random"]) == 0
-    text = (tmp_path / "reports" / "table3.md").read_text()
-    assert "Scale smoke: does it work? The numbers mean nothing." in text
-    assert "| RandomSampling | SAL | +0.00 (–) |" in text
-    assert "1 of 1 complete" in text
-
-    assert command.main("fig2", "", fig2.render, [*options, "--strategies=random"]) == 0
-    table = pd.read_csv(tmp_path / "reports" / "fig2.csv", comment="#")
-    assert len(table) == 1
-    row = table.iloc[0]
-    assert 0 < row["uncertainty"] < 1
-    assert row["pool_diversity"] > 0
-    assert row["pool_inconsistency"] >= 0
-    assert 0 <= row["accuracy"] <= 100
-    assert command.main("fig3", "", fig3.render, [*options, "--strategies=random", "--map=pca", "--norun"]) == 0
-    points = pd.read_csv(tmp_path / "reports" / "fig3.csv", comment="#")
-    assert len(points) == 1438, "all of a small pool"
-    assert points["random"].sum() == 15
-    for kind in ("png", "svg", "md"):
-        for name in ("fig2", "fig3"):
-            assert (tmp_path / "reports" / f"{name}.{kind}").stat().st_size > 500
-    (kept,) = tmp_path.rglob("measures_seed_0.json")
-    for path in tmp_path.rglob("weights"):
-        path.rename(path.with_name("taken away"))
-    before = kept.read_bytes()
-    assert command.main("fig2", "", fig2.render, [*options, "--strategies=random", "--norun"]) == 0
-    again = pd.read_csv(tmp_path / "reports" / "fig2.csv", comment="#")
-    pd.testing.assert_frame_equal(table, again)
-    assert kept.read_bytes() == before
