@@ -1,7 +1,9 @@
 """Does this backend compute what the references do? Every kernel in small, then tiny rounds, in f32 and bf16.
 
-    python -m benchmarks.portability   # one GPU
+    python -m benchmarks.portability                     # all of it
     python -m benchmarks.portability --strategies=all    # a tiny round of every strategy: minutes of compilation
+    python -m benchmarks.portability --parts=kernels   # one GPU, 60 s
+    python -m benchmarks.portability --parts=rounds   # one GPU, 120 s
 
 `error` is the largest deviation from the float64 references of tests/reference (from a checkout), relative to their
 largest value, or the share of picks that differ; of ResNet-18, the deviation from the same program in f32 on the CPU.
@@ -13,7 +15,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -287,14 +291,20 @@ def tiny_round(strategy: str, model: str, precision: str) -> Iterator[Check]:
     yield f"{strategy}, {model}: wrong answers", precision, max(wrong), 0.1
 
 
-def checks(names: Sequence[str]) -> Iterator[Check]:
-    """All of them; names: the strategies of the rounds."""
+def kernels() -> Iterator[Check]:
+    """Every kernel in small; a family that breaks is one row that fails."""
     pool = some_pool()
-    for kernels in (scores, distances, graphs, pixels):
-        yield from kernels(pool)
-    for precision in DTYPES:
-        yield from convolutions(precision)
-        yield from networks(precision)
+    families = [partial(family, pool) for family in (scores, distances, graphs, pixels)]
+    families += [partial(family, precision) for precision in DTYPES for family in (convolutions, networks)]
+    for family in families:
+        try:
+            yield from family()
+        except Exception as error:
+            yield f"{family.func.__name__}: {type(error).__name__}: {error}", "-", np.inf, 0.0
+
+
+def rounds(names: Sequence[str]) -> Iterator[Check]:
+    """Tiny rounds of ResNet-18, and of LeNet with these strategies."""
     yield from tiny_round("margin", "resnet18_thin", "f32")
     yield from tiny_round("margin", "resnet18_thin", "bf16")
     for name in names:
@@ -310,12 +320,17 @@ def main(argv: Sequence[str]) -> Report:
         prog="python -m benchmarks.portability", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--strategies", default="margin", help="all, or names with commas: a tiny round of each")
+    parser.add_argument("--parts", default="kernels,rounds", help="which of the two")
     parser.add_argument("--out", help="folder for portability.json and portability.md")
     options = parser.parse_args(argv)
     names = list(strategies.STRATEGIES) if options.strategies == "all" else options.strategies.split(",")
     report = Report("portability", environment(argv, "benchmarks.portability"))
     rows: list[Row] = []
-    for what, precision, error, tolerance in checks(names):
+    found = [
+        *([kernels()] if "kernels" in options.parts else []),
+        *([rounds(names)] if "rounds" in options.parts else []),
+    ]
+    for what, precision, error, tolerance in chain(*found):
         passed = error <= tolerance  # not if it is not a number
         told = {"error": rounded(error) if np.isfinite(error) else None, "tolerance": tolerance}
         rows.append({"what": what, "precision": precision, **told, "": "ok" if passed else "FAILED"})
