@@ -99,7 +99,7 @@ def environment(argv: Sequence[str], module: str, packages: Sequence[str] = ()) 
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # jaxdal itself on a lent machine, where it runs from its folder
+    except metadata.PackageNotFoundError:  # jaxdal itself on a rented machine, where it runs from its folder
         return None
 
 

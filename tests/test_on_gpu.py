@@ -1,4 +1,4 @@
-"""The queue for a lent accelerator, with a clock of its own and small programs: not what it measures."""
+"""The queue for a rented accelerator, with a clock of its own and small programs: not what it measures."""
 
 import argparse
 import json
