@@ -19,13 +19,12 @@ Figures = dict[tuple[Any, ...], float]
 
 
 def results(out: Path) -> Iterator[tuple[Path, str, Path]]:
-    """Yield every file of results that can be merged, its device, and its place in the repository."""
-    notes = json.loads((out / "state.json").read_text())
+    """Yield every file of results that can be merged, its device, and its place in the repository.
+
+    What was stopped counts too: tables say how far they are, and the rounds of a journal are whole.
+    """
     for kind in KINDS:
-        for name, note in notes.items():
-            folder = out / kind / name
-            if note["status"] == "stopped" or not folder.is_dir():
-                continue
+        for folder in sorted(path for path in (out / kind).glob("*") if path.is_dir()):
             device = next(filter(None, map(device_of, measured(folder))), None)
             for path in sorted(folder.rglob("*")):
                 kept = path.name == journal.NAME or path.suffix in (".json", ".md")

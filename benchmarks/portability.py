@@ -1,7 +1,10 @@
-"""Does this backend compute what the references do? Every kernel in small, then tiny rounds, in f32 and bf16.
+"""Does this backend compute what the references do? Kernels and trainers in small, then tiny rounds, f32 and bf16.
 
-    python -m benchmarks.portability   # one GPU
+    python -m benchmarks.portability                     # all of it
     python -m benchmarks.portability --strategies=all    # a tiny round of every strategy: minutes of compilation
+    python -m benchmarks.portability --parts=kernels   # one GPU, 60 s
+    python -m benchmarks.portability --parts=training   # one GPU, 90 s
+    python -m benchmarks.portability --parts=rounds   # one GPU, 120 s
 
 `error` is the largest deviation from the float64 references of tests/reference (from a checkout), relative to their
 largest value, or the share of picks that differ; of ResNet-18, the deviation from the same program in f32 on the CPU.
@@ -13,8 +16,8 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,47 +25,30 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdal
+from benchmarks.checking import (
+    BF16,
+    CLASSES,
+    DTYPES,
+    F32,
+    PICKS,
+    SIZE,
+    TF32,
+    WIDTH,
+    Check,
+    linear_network,
+    off,
+    other,
+    picks,
+    some_pool,
+)
+from benchmarks.portability_training import bandit, distortions, games, trainers, views
 from benchmarks.selecting import Pool
 from benchmarks.timing import Report, Row, environment, rounded
 from jaxdal import augment, models, strategies
 from jaxdal.errors import InputError
 from jaxdal.models.convolution import conv2d, conv_transpose2d
-from jaxdal.types import Dataset, Network
+from jaxdal.types import Dataset
 from jaxdal.types import Pool as Images
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # `import reference...`
-
-SIZE, WIDTH, CLASSES, PICKS = 150, 9, 4, 12
-F32 = 1e-4  # of kernels, which are in full float32 everywhere
-TF32, BF16 = 2e-3, 0.03  # of networks, by precision
-DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
-Check = tuple[str, str, float, float]  # what, precision, error, tolerance
-
-
-def off(found: Any, expected: Any) -> float:
-    """Largest deviation, relative to the largest value; not finite if a number is not."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape, (found.shape, expected.shape)
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
-
-
-def other(found: Any, expected: Any) -> float:
-    """Share of the entries that are not the same."""
-    return float(np.mean(np.asarray(found) != np.asarray(expected)))
-
-
-def some_pool() -> Pool:
-    """Answers of a network about a small pool, a fifth of it labelled."""
-    rng = np.random.default_rng(0)
-    known = np.where(rng.random(SIZE) < 0.2, rng.integers(0, CLASSES, SIZE), -1).astype(np.int32)
-    logits = (2 * rng.standard_normal((SIZE, CLASSES))).astype(np.float32)
-    return Pool(known, logits, np.maximum(rng.standard_normal((SIZE, WIDTH)) + 0.5, 0).astype(np.float32))
-
-
-def picks(name: str, pool: Pool, *signals: np.ndarray) -> np.ndarray:
-    """What a strategy without a memory buys."""
-    select = jax.jit(strategies.build(name).select, static_argnums=2)
-    return np.asarray(select(jax.random.key(0), pool.known, PICKS, (), *signals)[0])
 
 
 def scores(pool: Pool) -> Iterator[Check]:
@@ -134,18 +120,6 @@ def graphs(pool: Pool) -> Iterator[Check]:
     _, _, height = jax.jit(tree.average_linkage)(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     merges = cluster_margin.average_linkage(rows)
     yield "cluster_margin: heights", "f32", off(np.sort(height), [merge[2] for merge in merges]), F32
-
-
-def linear_network(kernel: np.ndarray, bias: np.ndarray) -> Network:
-    """A network that is one matrix product of the pixels."""
-
-    def pixels(x: jax.Array) -> jax.Array:
-        return x.astype(jnp.float32) / 64 - 2
-
-    def apply(variables: Any, x: jax.Array, **_: Any) -> tuple[jax.Array, dict[str, Any]]:
-        return jnp.matmul(x.reshape(len(x), -1), kernel, precision="highest") + bias, {}
-
-    return Network(lambda key: {}, apply, lambda key, x: pixels(x), pixels)
 
 
 def pixels(pool: Pool) -> Iterator[Check]:
@@ -287,21 +261,25 @@ def tiny_round(strategy: str, model: str, precision: str) -> Iterator[Check]:
     yield f"{strategy}, {model}: wrong answers", precision, max(wrong), 0.1
 
 
-def checks(names: Sequence[str]) -> Iterator[Check]:
-    """All of them; names: the strategies of the rounds."""
+def checks(parts: Sequence[str], names: Sequence[str]) -> Iterator[Check]:
+    """All of the parts; a family that breaks is one row that fails. names: the strategies of the rounds."""
     pool = some_pool()
-    for kernels in (scores, distances, graphs, pixels):
-        yield from kernels(pool)
-    for precision in DTYPES:
-        yield from convolutions(precision)
-        yield from networks(precision)
-    yield from tiny_round("margin", "resnet18_thin", "f32")
-    yield from tiny_round("margin", "resnet18_thin", "bf16")
-    for name in names:
+    families: list[partial[Iterator[Check]]] = []
+    if "kernels" in parts:
+        families += [partial(family, pool) for family in (scores, distances, graphs, pixels)]
+        families += [partial(family, precision) for precision in DTYPES for family in (convolutions, networks)]
+    if "training" in parts:
+        families += [partial(bandit, pool), partial(views, pool), *map(partial, (distortions, games, trainers))]
+    if "rounds" in parts:
+        families += [partial(tiny_round, "margin", "resnet18_thin", precision) for precision in DTYPES]
+        families += [partial(tiny_round, name, "lenet", "f32") for name in names]
+    for family in families:
         try:
-            yield from tiny_round(name, "lenet", "f32")
+            yield from family()
         except InputError as error:
-            print(f"left out: {name}: {error}", file=sys.stderr, flush=True)
+            print(f"left out: {family.args}: {error}", file=sys.stderr, flush=True)
+        except Exception as error:
+            yield f"{family.func.__name__}: {type(error).__name__}: {error}", "-", np.inf, 0.0
 
 
 def main(argv: Sequence[str]) -> Report:
@@ -310,12 +288,13 @@ def main(argv: Sequence[str]) -> Report:
         prog="python -m benchmarks.portability", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--strategies", default="margin", help="all, or names with commas: a tiny round of each")
+    parser.add_argument("--parts", default="kernels,training,rounds", help="some of these")
     parser.add_argument("--out", help="folder for portability.json and portability.md")
     options = parser.parse_args(argv)
     names = list(strategies.STRATEGIES) if options.strategies == "all" else options.strategies.split(",")
     report = Report("portability", environment(argv, "benchmarks.portability"))
     rows: list[Row] = []
-    for what, precision, error, tolerance in checks(names):
+    for what, precision, error, tolerance in checks(options.parts.split(","), names):
         passed = error <= tolerance  # not if it is not a number
         told = {"error": rounded(error) if np.isfinite(error) else None, "tolerance": tolerance}
         rows.append({"what": what, "precision": precision, **told, "": "ok" if passed else "FAILED"})

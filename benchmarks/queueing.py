@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ ALLOWANCE = 180.0  # seconds that must be left for a command that cannot be cont
 LEAST = 60.0  # and for one that can
 GRACE = 10.0  # seconds that a command has to end in when it is told to
 SMALL = 4_000_000  # bytes of a file that goes into the archive
+PARTS, PART = 3, 15_000_000  # files of compiled programs beside the archive, and bytes of each
 # arguments of Python, log, seconds -> exit code, or None if it was ended
 Start = Callable[[Sequence[str], Path, float], int | None]
 
@@ -34,6 +35,9 @@ class Item(NamedTuple):
     command: tuple[str, ...]  # of Python; {folder}, {data} and {out} are replaced
     data: str = ""  # the data set that it needs
     continues: bool = False  # where it was stopped: an experiment; others begin anew
+    least: float = (
+        0.0  # seconds that must be left for it, if it is known to need more, or less, than others of its kind
+    )
 
     def folder(self, out: Path) -> Path:
         """Where its results go."""
@@ -43,14 +47,15 @@ class Item(NamedTuple):
 class Notes:
     """What is known about every item, in out/state.json."""
 
-    def __init__(self, out: Path) -> None:
-        self._path = out / "state.json"
+    def __init__(self, out: Path, here: dict[str, str] | None = None) -> None:
+        """here: device and code that a note must be of; what was done with another one is not done."""
+        self._path, self._here = out / "state.json", here or {}
         self._notes: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def of(self, item: Item) -> dict[str, Any]:
         """Return status ("waiting", "done", "failed" or "stopped"), seconds of all tries, and of the longest one."""
         note = self._notes.get(item.name, {})
-        same = note.get("command") == list(item.command)  # another command is another item
+        same = {"command": list(item.command), **self._here}.items() <= note.items()  # another command is another item
         return note if same else {"status": "waiting", "seconds": 0.0, "longest": 0.0}
 
     def write(self, item: Item, status: str, seconds: float) -> None:
@@ -58,7 +63,7 @@ class Notes:
         before = self.of(item)
         longest = max(before["longest"], seconds)
         told = {"status": status, "seconds": round(before["seconds"] + seconds, 1), "longest": round(longest, 1)}
-        self._notes[item.name] = {**told, "command": list(item.command)}
+        self._notes[item.name] = {**told, "command": list(item.command), **self._here}
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(self._notes, indent=1) + "\n")
         os.replace(partial, self._path)
@@ -67,14 +72,15 @@ class Notes:
 def work(
     items: Iterable[Item], out: Path, data: Sequence[str], until: float, *, start: Start | None = None,
     clock: Callable[[], float] = now, retry: bool = False, after: Callable[[], None] = lambda: None,
+    here: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Start one item after another while there is time for it. data: the data sets that are there; until: by `clock`.
 
     An item that does not fit is passed over for later ones that do. One that was ended for lack of time and cannot be
     continued is started again only if there is more time than it had. retry: what failed is started again. after: is
-    called whenever an item has ended.
+    called whenever an item has ended. here: as for `Notes`.
     """
-    notes, start = Notes(out), start or run
+    notes, start = Notes(out, here), start or run
     for item in items:
         note = notes.of(item)
         if note["status"] == "done" or (note["status"] == "failed" and not retry):
@@ -83,7 +89,8 @@ def work(
             print(f"{item.name}: waits for {item.data}.npz", flush=True)
             continue
         left = until - clock() - GRACE
-        if left < (LEAST if item.continues else max(ALLOWANCE, note["longest"] + 1)):
+        enough = item.least or (LEAST if item.continues else ALLOWANCE)
+        if left < (enough if item.continues else max(enough, note["longest"] + 1)):
             continue
         folder, begin = item.folder(out), clock()
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,16 +178,40 @@ def whole(path: Path) -> bool:
 def small_files(out: Path) -> list[Path]:
     """Return what is worth taking away: notes, logs, tables, journals and what strategies remember; no weights."""
     paper = ("paper/reports/*", *(f"paper/**/{name}" for name in ("journal.jsonl", "memory_*.npz", "measures_*.json")))
-    depths = ("state.json", "logs/*", *(f"{kind}/{depth}" for kind in KINDS for depth in ("*/*", "*/*/*")), *paper)
+    depths = (
+        "state.json",
+        "device.json",
+        "logs/*",
+        *(f"{kind}/{depth}" for kind in KINDS for depth in ("*/*", "*/*/*")),
+        *paper,
+    )
     found = (path for depth in depths for path in out.glob(depth))
     return sorted(path for path in found if path.is_file() and path.stat().st_size <= SMALL)
 
 
+def programs(out: Path) -> Iterator[list[Path]]:
+    """Yield the newest compiled programs, as many as fit into a part, and again."""
+    found = sorted((out / "programs").glob("*-cache"), key=lambda path: path.stat().st_mtime, reverse=True)
+    part, size = list[Path](), 0
+    for path in found:
+        needs = path.stat().st_size + 2048  # with its header in a .tar
+        if part and size + needs > PART:
+            yield part
+            part, size = [], 0
+        if needs <= PART:
+            part, size = [*part, path], size + needs
+    yield part
+
+
 def pack(out: Path, archive: Path) -> None:
-    """Write the small files into one .tar.gz, from which another machine can continue."""
+    """Write the small files into one .tar.gz, from which another machine can continue; compiled programs beside it."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    partial = archive.with_name(archive.name + ".partial")
-    with tarfile.open(partial, "w:gz") as file:
-        for path in small_files(out):
-            file.add(path, path.relative_to(out))
-    os.replace(partial, archive)
+    parts = {
+        archive.with_name(f"programs-{n}.tar"): part for n, part in enumerate(itertools.islice(programs(out), PARTS))
+    }
+    for place, paths in {archive: small_files(out), **parts}.items():
+        partial = place.with_name(place.name + ".partial")
+        with tarfile.open(partial, "w:gz" if place == archive else "w") as file:
+            for path in paths:
+                file.add(path, path.relative_to(out))
+        os.replace(partial, place)

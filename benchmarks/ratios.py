@@ -12,6 +12,7 @@ processor seconds, the fairer one where other programs share a CPU, and nothing 
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -31,6 +32,7 @@ from jaxdal.cost import now
 from jaxdal.journal import SECONDS
 from jaxdal.metrics import at_once
 
+ABOUT = ("machine", "load", "load at the end", "versions", "command", "partial")
 METHODS = 19  # of the paper, in the column that has a target
 
 
@@ -73,7 +75,7 @@ def runs(folder: Path) -> list[Run]:
         content = json.loads(path.read_text())
         if "tables" not in content or "device" not in content:
             continue
-        about = {key: content.get(key) for key in ("machine", "load", "load at the end", "versions", "command")}
+        about = {key: content[key] for key in ABOUT if key in content}
         found.append(
             Run(path, content["device"], content["date"], content.get("commit", "-"), about, content["tables"])
         )
@@ -120,14 +122,14 @@ def measured(target: Target, found: Sequence[Run]) -> Iterator[tuple[Figure, Fig
     for run in found:
         if run.device in seen or not run.path.stem.startswith(target.name):
             continue
-        if not re.search(target.command, str(run.about["command"])):
+        if not (re.search(target.command, str(run.about["command"])) and re.search(target.device, run.device)):
             continue
-        for title, rows in run.tables.items():
-            ours = best(run, rows, target.ours, target) if re.search(target.title, title) else None
-            theirs = best(run, rows, target.rival, target) if target.rival else None
-            if ours and (theirs or not target.rival):
-                seen.add(run.device)
-                yield ours, theirs
+        rows = [row for title, table in run.tables.items() if re.search(target.title, title) for row in table]
+        ours = best(run, rows, target.ours, target)
+        theirs = best(run, rows, target.rival, target) if target.rival else None
+        if ours and (theirs or not target.rival):
+            seen.add(run.device)
+            yield ours, theirs
 
 
 def source(run: Run, folder: Path) -> Row:
@@ -152,7 +154,7 @@ def verdict(target: Target, value: float, run: Run) -> str:
     return "busy machine" if crowded else "no"
 
 
-def targets(found: Sequence[Run], columns: Sequence[tuple[Run, float, int]], folder: Path) -> list[Row]:
+def targets(found: Sequence[Run], folder: Path) -> list[Row]:
     """Return a row per target and device; `-` where nothing has been measured."""
     rows: list[Row] = []
     for target in TARGETS:
@@ -165,16 +167,34 @@ def targets(found: Sequence[Run], columns: Sequence[tuple[Run, float, int]], fol
         rows += lines or [
             {**row, **dict.fromkeys(("ours", "rival", "ratio", "met", "device", "load", "date", "commit", "from"))}
         ]
-    told = f"MNIST column, {METHODS} methods x 5 seeds x 10 rounds"
-    empty: Row = {"what": told, "target": "<= 20 min", "ours": None, "met": None}
-    for run, minutes, count in columns:
-        whole = count >= METHODS
-        ours_text = f"{cell(minutes)} min, {count} methods"
-        rows.append({
-            **empty, "ours": ours_text, "met": ("yes" if minutes <= 20 else "no") if whole else None,
-            **source(run, folder),
-        })  # fmt: skip
-    return rows if columns else [*rows, empty]
+    return rows
+
+
+def of_journals(folder: Path) -> list[Row]:
+    """Return the rows of targets whose seconds are in journals of experiments, likewise."""
+    rows: list[Row] = []
+    for what, most, found, needed, unit in (
+        (f"MNIST column, {METHODS} methods x 5 seeds x 10 rounds", 20, column_times(folder), METHODS, "methods"),
+        ("CIFAR-10, 13 rounds, a supervised run of a pack", 3, run_times(folder), 1, "runs"),
+    ):
+        row: Row = {"what": what, "target": f"<= {most} min", "ours": None, "met": None}
+        for run, minutes, count in found:
+            met = ("yes" if minutes <= most else "no") if count >= needed else None
+            rows.append({**row, "ours": f"{cell(minutes)} min, {count} {unit}", "met": met, **source(run, folder)})
+        rows += [] if found else [row]
+    return rows
+
+
+def columns(folder: Path, dataset: str, rounds: int, seeds: int) -> Iterator[tuple[Run, list[tuple[Row, list[Row]]]]]:
+    """Yield every device's column: configuration and lines of its experiments that have so many rounds and seeds."""
+    for column in sorted([*folder.glob(f"*/paper/{dataset}"), *folder.glob(f"*/{dataset}")]):
+        every = [journal.read(path.parent) for path in sorted(column.glob(f"*/{journal.NAME}"))]
+        whole = [one for one in every if len(one[1]) >= rounds and len(one[0]["config"]["seeds"]) >= seeds]
+        if whole:
+            environment = whole[-1][0]["environment"]
+            device, commit = ", ".join(environment["devices"]), environment.get("commit") or "-"
+            lines = [(header["config"], [line for group in groups for line in group]) for header, groups in whole]
+            yield Run(column, device, "-", commit, {}, {}), lines
 
 
 def column_times(folder: Path) -> list[tuple[Run, float, int]]:
@@ -184,24 +204,32 @@ def column_times(folder: Path) -> list[tuple[Run, float, int]]:
     once, but for its compilation, which is counted too often: an upper bound.
     """
     result = []
-    for column in sorted([*folder.glob("*/paper/mnist"), *folder.glob("*/mnist")]):
-        seconds, count, last = 0.0, 0, None
-        shared: set[tuple[int, float]] = set()
-        for path in sorted(column.glob(f"*/{journal.NAME}")):
-            header, groups = journal.read(path.parent)
-            if len(header["config"]["seeds"]) < 5 or len(groups) < 10:
-                continue
-            count, last = count + 1, (path, header["environment"])
-            for line in (line for group in groups for line in group):
-                first = (line["seed"], line["seconds"]["train"])
-                again = line["round"] == 0 and first in shared
-                shared |= {first} if line["round"] == 0 else set()
-                stages = [stage for stage in SECONDS if not (again and stage in ("train", "eval"))]
-                seconds += sum(line["seconds"][stage] / at_once(line, stage) for stage in stages)
-        if last:
-            path, environment = last
-            device, commit = ", ".join(environment["devices"]), environment.get("commit") or "-"
-            result.append((Run(column, device, "-", commit, {}, {}), seconds / 60, count))
+    for run, experiments in columns(folder, "mnist", rounds=10, seeds=5):
+        seconds, shared = 0.0, set[tuple[int, float]]()
+        for line in (line for _, lines in experiments for line in lines):
+            first = (line["seed"], line["seconds"]["train"])
+            again = line["round"] == 0 and first in shared
+            shared |= {first} if line["round"] == 0 else set()
+            stages = [stage for stage in SECONDS if not (again and stage in ("train", "eval"))]
+            seconds += sum(line["seconds"][stage] / at_once(line, stage) for stage in stages)
+        result.append((run, seconds / 60, len(experiments)))
+    return result
+
+
+def run_times(folder: Path) -> list[tuple[Run, float, int]]:
+    """Return a device's CIFAR-10 column, the mean minutes of a supervised run that shared packs, and of how many."""
+    result = []
+    for run, experiments in columns(folder, "cifar10", rounds=13, seeds=1):
+        packed = [
+            (config["seeds"], lines) for config, lines in experiments
+            if config["trainer"] == "supervised" and max(line["runs_at_once"] for line in lines) > 1
+        ]  # fmt: skip
+        count = sum(len(seeds) for seeds, _ in packed)
+        seconds = sum(
+            line["seconds"][stage] / at_once(line, stage) for _, lines in packed for line in lines for stage in SECONDS
+        )
+        if count:
+            result.append((run, seconds / 60 / count, count))
     return result
 
 
@@ -246,16 +274,17 @@ def needed(platform: str) -> list[Item]:
             for name, (module, flags) in ON_CPU.items()
         ]
     names = {target.name for target in TARGETS}
-    return [item for item in on_gpu.benchmarks() if item.command[1].removeprefix("benchmarks.") in names]
+    return [item for item in on_gpu.everything() if item.command[1].removeprefix("benchmarks.") in names]
 
 
 def run_missing(folder: Path, keep: Path, seconds: float) -> None:
     """Run what this device has no results of, while there is time, and copy the results. keep: for logs and notes."""
     keep.mkdir(parents=True, exist_ok=True)
     device = re.sub(r"\W+", "_", jax.devices()[0].device_kind.lower()).strip("_")
-    items = [one for one in needed(jax.devices()[0].platform) if not any((folder / device / one.name).glob("*.json"))]
+    whole = {run.path.parent for run in runs(folder / device) if "partial" not in run.about}
+    items = [one for one in needed(jax.devices()[0].platform) if folder / device / one.name not in whole]
     work(items, keep, (), now() + seconds)
-    for path, _, place in merging.results(keep) if (keep / "state.json").exists() else ():
+    for path, _, place in merging.results(keep):
         target = folder / place.relative_to("benchmarks/results")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -274,12 +303,16 @@ def main(argv: Sequence[str]) -> dict[str, list[Row]]:
     parser.add_argument("--out", type=Path, help="a .md file for the tables")
     options = parser.parse_args(argv)
     if options.run:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the card's memory is for those that measure
         keep = options.keep or Path(tempfile.mkdtemp(prefix="ratios-"))
         print(f"logs: {keep / 'logs'}", flush=True)
         run_missing(options.results, keep.absolute(), 60 * options.minutes)
     found = runs(options.results)
     tables = {
-        "Targets, for one H100 unless stated": targets(found, column_times(options.experiments), options.results),
+        "Targets, for one H100 unless stated": [
+            *targets(found, options.results),
+            *of_journals(options.experiments),
+        ],
         "Beside the rivals, all that was measured": beside_rivals(found, options.results),
         "Where the figures come from": sources(found, options.results),
     }

@@ -109,6 +109,9 @@ class Rival:
         )  # fmt: skip
         mode = "reduce-overhead" if self._cuda else "default"
         self._loss: Callable[[Any], Tensor] = torch.compile(self._forward, mode=mode) if best else self._forward
+        if best:  # or each replay of a graph would copy the whole pool: attributes of a plain class are inputs to it
+            for resident in (self._images, self._labels, self._mean, self._std):
+                torch._dynamo.mark_static_address(resident)
         self._order = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.last = torch.zeros(())
 

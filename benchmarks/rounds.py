@@ -4,12 +4,13 @@
     python -m benchmarks.rounds --dataset=npz:mnist.npz --n_start=2% --n_query=2% --n_end=6% --epochs=5 --no-starts
     python -m benchmarks.rounds --dataset=synthetic --model=resnet18_thin --seeds=0,1,2,3 --no-starts
 
-    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=margin --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
-    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=coreset --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
-    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=kmeans --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU
+    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=margin,badge,coreset,bald --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU, 240 s
+    python -m benchmarks.rounds --dataset=synthetic --pool=50000 --strategy=kmeans,uncertain_gcn,core_gcn,cluster_margin --model=resnet18_thin --seeds=0,1,2,3 --pack=4 --n_start=10% --n_query=5% --n_end=15% --epochs=150 --no-starts   # one GPU, 240 s
+    python -m benchmarks.rounds   # one GPU, 90 s
 
-The first round has the least training of the protocol: a share of selection that holds there holds for the mean.
-Rounds run in this process through `jaxdal.run`, and the seconds are those of its journal. Starts are processes of
+Several strategies share the first round and its compilation, as they do in one command of `jaxdal.main`. That round has
+the least training of the protocol: a share of selection that holds there holds for the mean.
+Rounds run in this process through `jaxdal.run_together`, and the seconds are those of its journal. Starts are processes of
 their own, `python -m jaxdal.main` with the defaults, from the first import to the last line: cold with an empty cache
 of compiled programs, then warm with the cache that the cold one has left.
 """  # noqa: E501
@@ -29,7 +30,9 @@ import numpy as np
 
 import jaxdal
 from benchmarks.timing import Report, Row, environment, rounded, seconds
+from jaxdal.calls import names
 from jaxdal.journal import SECONDS
+from jaxdal.metrics import at_once
 from jaxdal.plan import steps_per_epoch
 from jaxdal.types import Dataset
 
@@ -51,22 +54,25 @@ def synthetic(shape: tuple[int, int, int], pool: int) -> Dataset:
     return jaxdal.from_arrays(*draw(pool), *draw(max(pool // 6, 10)), num_classes=10)
 
 
-def rounds(options: argparse.Namespace) -> list[Row]:
-    """Run the command in a new folder: -> a row per round; of a pack, the seconds of all its runs together."""
+def rounds(options: argparse.Namespace) -> dict[str, list[Row]]:
+    """Run the command in a new folder: -> of every strategy a row per round, with the seconds of its runs together."""
     chosen: dict[str, Any] = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
     dataset: str | Dataset = options.dataset
     if dataset == "synthetic":
         dataset = synthetic(CIFAR if str(options.model).startswith("resnet") else MNIST, options.pool)
     with tempfile.TemporaryDirectory() as folder:
-        result = jaxdal.run(dataset, options.strategy, workdir=folder, seeds=options.seeds, quiet=True, **chosen)
-    config = result.header["config"]
-    return [round_row(config, group) for group in result.groups]
+        strategies = names(options.strategy)
+        results = jaxdal.run_together(dataset, strategies, workdirs=folder, seeds=options.seeds, quiet=True, **chosen)
+    return {
+        name: [round_row(result.header["config"], group) for group in result.groups]
+        for name, result in zip(strategies, results, strict=True)
+    }
 
 
 def round_row(config: Row, group: Sequence[Row]) -> Row:
     """Return the seconds, rates and shares of one round. group: its journal lines."""
-    packs = range(0, len(group), group[0]["runs_at_once"])  # each line of a pack has the seconds of the whole pack
-    spent = {stage: sum(group[first]["seconds"][stage] for first in packs) for stage in SECONDS}
+    # Each line of a pack has the seconds of the whole pack, in which there may be runs of other strategies.
+    spent = {stage: sum(line["seconds"][stage] / at_once(line, stage) for line in group) for stage in SECONDS}
     labelled, runs = group[0]["labelled"], len(group)
     trained = runs * config["epochs"] * steps_per_epoch(labelled, config["batch"]) * config["batch"]
     selection = spent["infer"] + spent["select"]
@@ -108,7 +114,7 @@ def main(argv: Sequence[str]) -> Report:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", default="digits", help="as jaxdal.main, or synthetic")
-    parser.add_argument("--strategy", default="margin")
+    parser.add_argument("--strategy", default="margin", help="of several, with commas, a table each")
     parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0])
     for name in OPTIONS:
         kind = int if name in ("epochs", "batch", "pack") else str
@@ -119,9 +125,10 @@ def main(argv: Sequence[str]) -> Report:
     parser.add_argument("--out", help="folder for rounds.json and rounds.md")
     options = parser.parse_args(argv)
     report = Report("rounds", environment(argv, "benchmarks.rounds"))
-    rows = rounds(options)
-    report.table(f"Rounds: {options.dataset}, {options.strategy}; seconds per stage", rows)
-    report.table("All rounds", [total(rows)])
+    found = rounds(options)
+    for name, rows in found.items():
+        report.table(f"Rounds: {options.dataset}, {name}; seconds per stage", rows)
+    report.table("All rounds", [{"strategy": name, **total(rows)} for name, rows in found.items()])
     if options.starts:
         command = f"python -m jaxdal.main {options.start_flags}".strip()
         report.table(f"{command}: seconds from start to end, and of its stages", starts(options.start_flags.split()))

@@ -1,7 +1,7 @@
 """Scoring a pool for AdversarialBIM: whole batches with frozen rows, beside one image at a time.
 
 python -m benchmarks.select_adversarial_bim --pool=500
-python -m benchmarks.select_adversarial_bim --model=resnet18_thin --pool=45000   # one GPU
+python -m benchmarks.select_adversarial_bim --model=resnet18_thin --pool=5000 --repeats=1   # one GPU, 120 s
 """
 
 import argparse

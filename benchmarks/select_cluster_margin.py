@@ -1,8 +1,8 @@
 """Selecting by Cluster-Margin: the clustering of a whole pool, beside scipy's and scikit-learn's.
 
 python -m benchmarks.select_cluster_margin --rows=8000 --width=128
-python -m benchmarks.select_cluster_margin --rows=50000 --rivals=none   # one GPU
-python -m benchmarks.select_cluster_margin --rows=50000 --width=512 --rivals=none   # one GPU
+python -m benchmarks.select_cluster_margin --rows=50000 --rivals=none   # one GPU, 60 s
+python -m benchmarks.select_cluster_margin --rows=50000 --width=512 --rivals=none   # one GPU, 90 s
 """
 
 import argparse

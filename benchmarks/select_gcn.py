@@ -1,7 +1,7 @@
 """Sequential GCN: jaxdal's low-rank adjacency beside the whole matrix in NumPy and PyTorch.
 
     python -m benchmarks.select_gcn
-    python -m benchmarks.select_gcn --n=10000 --k=2500 --labelled=5000 --epochs=200 --rivals=device   # one GPU
+    python -m benchmarks.select_gcn --n=10000 --k=2500 --labelled=5000 --epochs=200 --rivals=device   # one GPU, 90 s
 
 `GB/s` is the features read twice per epoch over the time of everything; `x ours` how many times longer it takes.
 200 epochs are the method's; on a CPU the whole matrix takes minutes for them.

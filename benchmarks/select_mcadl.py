@@ -1,11 +1,12 @@
 """MCADL: one query, which compares every image with every labelled one, beside the whole matrix of cosines.
 
     python -m benchmarks.select_mcadl
-    python -m benchmarks.select_mcadl --n=50000 --side=32 --channels=3 --labelled=35000 --k=2500   # one GPU
+    python -m benchmarks.select_mcadl --n=50000 --side=32 --channels=3 --labelled=35000 --k=2500 --rivals=none   # one GPU, 60 s
+    python -m benchmarks.select_mcadl --n=50000 --side=32 --channels=3 --labelled=5000 --k=2500 --repeats=2   # one GPU, 90 s
 
 Ours is the pass over the pool and the choice. The network is one matrix product, so that pixels are what is measured;
 the rivals start from its answers. They hold N x L cosines: with `--rivals=none` there is no such limit.
-"""
+"""  # noqa: E501
 
 import argparse
 import sys

@@ -5,7 +5,7 @@
 
 On a machine with a GPU, where streamed training is to keep 70 % of the resident speed:
 
-    python -m benchmarks.streaming --model=resnet18_thin --batch=256 --runs=1,5 --precision=bf16 --steps=512 --repeats=5 --out=DIR
+    python -m benchmarks.streaming --model=resnet18_thin --batch=256 --runs=1,5 --precision=bf16 --steps=256 --repeats=3   # one GPU
 
 `GB/s` is what comes from the host: the images that are trained, or for all runs together the pool that is scored.
 `x resident` is the ratio of median images/s to the resident pool in the same command.

@@ -24,6 +24,7 @@ class Target(NamedTuple):
     column: str = "images/s"
     where: Callable[[Row], bool] = lambda row: True
     command: str = ""  # an expression, where the title does not tell what was run
+    device: str = ""  # likewise
     total: bool = False  # the sum of the rows counts, not the best of them
 
     @property
@@ -57,10 +58,10 @@ def square(width: int, row: Row) -> bool:
 
 def share(name: str, most: float) -> Target:
     """Scoring and selection as a share of the packed training of a round: of the first, which is the shortest."""
-    command = rf"--dataset=(synthetic|cifar10|npz:\S*cifar10\S*) .*--strategy={name}\b.*--epochs=150\b"
+    command = rf"--dataset=(synthetic|cifar10|npz:\S*cifar10\S*) .*--strategy=\S*\b{name}\b.*--epochs=150\b"
     return Target(
-        f"share of scoring + selection in a round, {name}", most=most, name="rounds", title="Rounds:", ours="",
-        column="selection %", where=lambda row: row["round"] == 0 and row["runs"] > 1, command=command,
+        f"share of scoring + selection in a round, {name}", most=most, name="rounds", title=rf"Rounds: \S+ {name};",
+        ours="", column="selection %", where=lambda row: row["round"] == 0 and row["runs"] > 1, command=command,
     )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ TARGETS = (
     Target("... the next mark", 1.5, None, "train_step", RESNET, rival="torch, bf16", where=alone),
     Target(
         "MixMatch step against a supervised one, thin ResNet-18", None, 2.2, "train_ssl_step",
-        "MixMatch step: resnet18_thin", "jaxdal, mixmatch", "jaxdal, supervised", "ms/step",
+        "MixMatch step: resnet18_thin", "jaxdal, mixmatch", "jaxdal, supervised", "ms/step", where=alone,
     ),
     *(share(name, 4) for name in ("margin", "badge", "coreset", "bald")),
     *(share(name, 20) for name in ("kmeans", "uncertain_gcn", "core_gcn", "cluster_margin")),
@@ -95,6 +96,10 @@ TARGETS = (
     ),
     Target(
         "default command, cold start on a CPU", None, 60, "rounds", "jaxdal.main", "", column="seconds",
-        where=lambda row: row["start"] == "cold",
+        where=lambda row: row["start"] == "cold", device=r"\(cpu\)",
+    ),
+    Target(
+        "default command, warm start", None, 10, "rounds", "jaxdal.main", "", column="seconds",
+        where=lambda row: row["start"] == "warm",
     ),
 )  # fmt: skip

@@ -75,6 +75,11 @@ def measure(works: Sequence[Callable[[], Any]], repeats: int) -> list[Timing]:
     return [Timing(tuple(wall), tuple(cpu)) for wall, cpu in zip(samples, busy, strict=True)]
 
 
+def joined(timings: Sequence[Timing]) -> Timing:
+    """Return all measurements of one piece of work together."""
+    return Timing(*(tuple(each for timing in timings for each in timing[part]) for part in (0, 1)))
+
+
 def environment(argv: Sequence[str], module: str, packages: Sequence[str] = ()) -> Row:
     """Return all that a figure must be read with: devices, versions, date, load, command."""
     versions = {name: _version(name) for name in ("jaxdal", *PACKAGES, *packages)}
@@ -86,7 +91,7 @@ def environment(argv: Sequence[str], module: str, packages: Sequence[str] = ()) 
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         "python": platform.python_version(),
-        "commit": _commit() or "unknown",
+        "commit": describe(devices)["commit"] or "unknown",
         "command": shlex.join(["python", "-m", module, *argv]),
     }
 
@@ -94,14 +99,7 @@ def environment(argv: Sequence[str], module: str, packages: Sequence[str] = ()) 
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # jaxdal itself on a lent machine, where it runs from its folder
-        return None
-
-
-def _commit() -> str | None:
-    try:
-        return describe(jax.devices())["commit"]
-    except metadata.PackageNotFoundError:
+    except metadata.PackageNotFoundError:  # jaxdal itself on a rented machine, where it runs from its folder
         return None
 
 
@@ -134,7 +132,9 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         load = " ".join(f"{load:.1f}" for load in os.getloadavg())
         content = {**self.where, "load at the end": load, "tables": self.tables}
-        (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        partial = folder / f"{self.name}.partial"  # a benchmark that saves as it goes may be ended at any time
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, folder / f"{self.name}.json")
         head = [f"- {key}: {value}" for key, value in content.items() if key != "tables"]
         parts = [f"## {title}\n\n{markdown(rows)}" for title, rows in self.tables.items()]
         (folder / f"{self.name}.md").write_text("\n\n".join(["\n".join(head), *parts]) + "\n")

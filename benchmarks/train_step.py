@@ -6,17 +6,22 @@
 What is timed is the program of the product: `Engine.advance` of a `Lab`, with the pool resident as uint8 and
 augmentation inside, for packs of several sizes. On a machine with a GPU (jax 0.10 or newer, torch with CUDA):
 
-    python -m benchmarks.train_step --model=resnet18_thin --batch=256 --runs=1,2,4,5,8 --precision=bf16 --steps=256 --repeats=5   # one GPU
-    python -m benchmarks.train_step --model=lenet --batch=128 --runs=1,5,25 --steps=500   # one GPU
-    python -m benchmarks.train_step --model=resnet18 --batch=256 --precision=bf16 --steps=128   # one GPU
+    python -m benchmarks.train_step --model=resnet18_thin --batch=256 --runs=1,4 --precision=bf16 --steps=256 --repeats=5   # one GPU, 180 s
+    python -m benchmarks.train_step --model=resnet18_thin --batch=256 --runs=2,5,8 --precision=bf16 --steps=256 --repeats=5 --rivals=none   # one GPU, 120 s
+    python -m benchmarks.train_step --model=lenet --batch=128 --runs=1,5,25 --steps=500   # one GPU, 180 s
+    python -m benchmarks.train_step --model=resnet18 --batch=256 --precision=bf16 --steps=128   # one GPU, 180 s
+
+With --out the table is saved as soon as one contender is warm, and again after each: one that is ended early leaves what
+it has measured, and says so (`partial`). A contender that fails or diverges costs its own row.
 
 XLA_PYTHON_CLIENT_PREALLOCATE=false is set by itself where torch takes part, since JAX would otherwise take the memory of the whole card.
 """  # noqa: E501
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
@@ -24,7 +29,7 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from benchmarks.timing import Report, Row, environment, measure, rounded, seconds
+from benchmarks.timing import Report, Row, Timing, environment, joined, measure, rounded, seconds
 from jaxdal import from_arrays, settings, strategies
 from jaxdal.cost import Clock, wait
 from jaxdal.data import split
@@ -40,6 +45,9 @@ RIVALS = {
     "best": "torch, bf16 channels_last compiled",
     "loader": "torch, behind a DataLoader",
 }
+
+
+Table = tuple[list[Row], str]  # and how far it is
 
 
 class Trainee(Protocol):
@@ -159,51 +167,84 @@ def theirs(rules: Settings, images: Dataset, steps: int, name: str) -> Contender
     return Contender(RIVALS[name], 1, "bf16" if best else "f32", compiling, trainee)
 
 
-def contest(options: argparse.Namespace, names: Sequence[str]) -> list[Row]:
-    """Measure everything in turns: -> the rows of the table."""
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """Say what went wrong with a contender, and go on: it must not cost the figures of the others."""
+    try:
+        yield
+    except Exception as error:  # compilers and drivers raise what they like
+        print(f"left out: {what}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def contest(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Table]:
+    """Make and measure everything: -> the table as far as it is."""
     images = arrays(PROTOCOL[options.model], options.pool)
-    contenders = []
-    for runs in options.runs:
-        contenders.append(ours(rules_for(options, images, runs), images, options.steps))
-        print(f"ready: {contenders[-1].what}", file=sys.stderr, flush=True)
-    able = []
-    for name in names:
-        try:
-            contenders.append(theirs(rules_for(options, images, 1), images, options.steps, name))
-        except Exception as error:  # a rival that cannot run here must not cost the other figures
-            print(f"left out: {RIVALS[name]}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            continue
-        able.append(name)
-        print(f"ready: {contenders[-1].what}", file=sys.stderr, flush=True)
-    rows = measured(options, contenders)
-    rates = {row["what"]: row["images/s"] for row in rows}
-    for row in rows:
-        for name in able:
-            row[f"x {name}"] = rounded(rates[row["what"]] / rates[RIVALS[name]])
-    return rows
+    makers = {
+        f"{runs} packed": partial(ours, rules_for(options, images, runs), images, options.steps)
+        for runs in options.runs
+    }
+    makers |= {
+        RIVALS[name]: partial(theirs, rules_for(options, images, 1), images, options.steps, name) for name in names
+    }
+    for rows, far in measured(options, makers):
+        rates = {row["what"]: row["images/s"] for row in rows}
+        for row in rows:
+            for name in names:
+                if RIVALS[name] in rates:
+                    row[f"x {name}"] = rounded(rates[row["what"]] / rates[RIVALS[name]])
+        yield rows, far
 
 
-def measured(options: argparse.Namespace, contenders: Sequence[Contender]) -> list[Row]:
-    """Measure in turns: -> a row for each, in order."""
-    timings = measure([partial(one.trainee.steps, options.steps) for one in contenders], options.repeats)
-    rows: list[Row] = []
-    for one, timing in zip(contenders, timings, strict=True):
+def measured(options: argparse.Namespace, makers: Mapping[str, Callable[[], Contender]]) -> Iterator[Table]:
+    """Make contenders and measure each as soon as it is warm, then all again, in turns: -> the rows so far."""
+    well: dict[Contender, Timing] = {}
+
+    def measure_once(one: Contender) -> Timing:
+        (timing,) = measure([partial(one.trainee.steps, options.steps)], 1)
         if not one.trainee.finite():
-            raise SystemExit(f"{one.what} diverged: its figures would mean nothing")
-        rows.append(
-            {
-                "what": one.what,
-                "precision": one.precision,
-                "batch": options.batch,
-                "runs": one.runs,
-                "ms/step": rounded(1000 * timing.median / options.steps),
-                "least ms": rounded(1000 * timing.least / options.steps),
-                "cpu ms": rounded(1000 * timing.median_busy / options.steps),
-                "images/s": rounded(options.batch * one.runs * options.steps / timing.median),
-                "compile s": None if one.compile is None else rounded(one.compile),
-            }
-        )
-    return rows
+            raise ArithmeticError("it diverged: its figures would mean nothing")
+        return timing
+
+    for place, (what, make) in enumerate(makers.items(), 1):
+        with alone(what):
+            one = make()
+            well[one] = measure_once(one)
+            print(f"ready: {one.what}", file=sys.stderr, flush=True)
+        yield [row_of(options, *each) for each in well.items()], f"{place} of {len(makers)}, measured once"
+    for turn in range(2, options.repeats + 1):
+        for one, before in list(well.items()):
+            del well[one]  # it comes back if it is still well
+            with alone(one.what):
+                well[one] = joined([before, measure_once(one)])
+        yield [row_of(options, *each) for each in well.items()], f"turn {turn} of {options.repeats}"
+
+
+def row_of(options: argparse.Namespace, one: Contender, timing: Timing) -> Row:
+    """Return the row of a contender."""
+    return {
+        "what": one.what,
+        "precision": one.precision,
+        "batch": options.batch,
+        "runs": one.runs,
+        "ms/step": rounded(1000 * timing.median / options.steps),
+        "least ms": rounded(1000 * timing.least / options.steps),
+        "cpu ms": rounded(1000 * timing.median_busy / options.steps),
+        "images/s": rounded(options.batch * one.runs * options.steps / timing.median),
+        "compile s": None if one.compile is None else rounded(one.compile),
+    }
+
+
+def publish(report: Report, title: str, found: Iterable[Table], out: str | None) -> None:
+    """Save the table whenever it has grown, and print it when it is whole."""
+    for report.tables[title], report.where["partial"] in found:
+        if out:
+            report.save(out)
+    if not report.tables[title]:
+        raise SystemExit("nothing could be measured")
+    del report.where["partial"]
+    report.table(title, report.tables[title])
+    if out:
+        report.save(out)
 
 
 def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
@@ -211,6 +252,7 @@ def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0])
     parser.add_argument("--model", default="lenet", choices=PROTOCOL)
     parser.add_argument("--batch", type=int, default=64, help="images per step and run")
+    parser.add_argument("--runs", type=lambda text: [int(n) for n in text.split(",")], default=[1], help="pack sizes")
     parser.add_argument("--precision", default="auto", choices=settings.PRECISIONS)
     parser.add_argument("--steps", type=int, default=50, help="steps per measurement")
     parser.add_argument("--repeats", type=int, default=7, help="measurements; the median counts")
@@ -223,17 +265,14 @@ def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> Report:
     """Measure, print and save."""
-    own = parser("train_step", __doc__)
-    own.add_argument("--runs", type=lambda text: [int(n) for n in text.split(",")], default=[1], help="pack sizes")
-    options = own.parse_args(argv)
+    options = parser("train_step", __doc__).parse_args(argv)
     names = rivals(options.rivals)
     if names:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX first looks for devices
     packages = ["torch"] if names else []
     report = Report("train_step", environment(argv, "benchmarks.train_step", packages))
-    report.table(f"Training step: {options.model}, in turns of {options.steps} steps", contest(options, names))
-    if options.out:
-        report.save(options.out)
+    title = f"Training step: {options.model}, in turns of {options.steps} steps"
+    publish(report, title, contest(options, names), options.out)
     return report
 
 

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         n_start, n_query, n_end = check.budget
         result = jaxdal.run(
             check.dataset, check.strategy, trainer=check.trainer, preset="paper",
-            workdir=results / name, data_dir=FLAGS.data_dir,
+            workdir=results / name, data_dir=FLAGS.data_dir, checkpoint_seconds=60.0,
             seeds=[int(seed) for seed in FLAGS.seeds], n_start=n_start, n_query=n_query, n_end=n_end,
         )  # fmt: skip
         table += rows(name, result)

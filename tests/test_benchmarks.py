@@ -1,16 +1,21 @@
 """The benchmarks at toy size: that they run, and that their arithmetic is right. Not their figures."""
 
+import argparse
 import json
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
-from benchmarks import rounds, streaming, timing, train_ssl_step, train_step
+from benchmarks import profile_step, rounds, selecting, streaming, timing, train_ssl_step, train_step
+from jaxdal import Result
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install -e '.[bench]'")
 TOY = ["--batch=4", "--runs=1,2", "--steps=2", "--repeats=2", "--pool=32", "--labels=16"]
@@ -30,6 +35,78 @@ def test_training_step_of_packs(tmp_path, capsys):
     first = capsys.readouterr().out.split("\n\n")[0]
     for word in ("date:", "device:", "versions:", "command:", "jax ", "load:"):
         assert word in first
+
+
+class Runner:
+    """Something that takes steps until it breaks, or diverges."""
+
+    def __init__(self, breaks: float = np.inf, diverges: bool = False) -> None:
+        self.taken, self.breaks, self.diverges = 0, breaks, diverges
+
+    def steps(self, count: int) -> None:
+        """Take some."""
+        self.taken += 1
+        if self.taken > self.breaks:
+            raise RuntimeError("out of memory")
+
+    def finite(self) -> bool:
+        """Did it not diverge?"""
+        return not self.diverges
+
+
+def test_a_bad_contender_costs_its_own_row(tmp_path, capsys):
+    """And whatever is there when a benchmark is ended is saved, and says how far it is."""
+    runners = {"well": Runner(), "late": Runner(breaks=1), "astray": Runner(diverges=True)}
+    makers = {what: partial(train_step.Contender, what, 1, "f32", None, one) for what, one in runners.items()}
+    makers = {"missing": partial(int, "no module of that name"), **makers}
+    options = argparse.Namespace(steps=2, batch=4, repeats=3)
+    report, told, saved = timing.Report("step", {}), [], []
+
+    def found():
+        for rows, far in train_step.measured(options, makers):
+            yield rows, far
+            told.append(far)
+            saved.append(json.loads((tmp_path / "step.json").read_text()))
+
+    train_step.publish(report, "Steps", found(), str(tmp_path))
+    names = [[row["what"] for row in one["tables"]["Steps"]] for one in saved]
+    assert names == [[], ["well"], ["well", "late"], ["well", "late"], ["well"], ["well"]]
+    assert [one["partial"] for one in saved] == told
+    assert told[1] == "2 of 4, measured once"
+    assert told[-1] == "turn 3 of 3"
+    whole = json.loads((tmp_path / "step.json").read_text())
+    assert "partial" not in whole
+    assert whole["tables"] == report.tables == saved[-1]["tables"]
+    errors = capsys.readouterr().err
+    for reason in ("missing: ValueError", "late: RuntimeError: out of memory", "astray: ArithmeticError: it diverged"):
+        assert f"left out: {reason}" in errors
+    with pytest.raises(SystemExit):
+        train_step.publish(report, "Steps", train_step.measured(options, {"astray": makers["astray"]}), None)
+
+
+def test_picks_of_the_first_call_are_checked_and_not_made_again():
+    options = argparse.Namespace(k=2, labelled=1, repeats=1, rivals="none", n=3, d=1, classes=2, out=None)
+    calls = []
+
+    def pick():
+        calls.append(1)
+        return [1, 2]
+
+    selecting.contest("select_x", [], options, [selecting.Contender("jaxdal", pick, 1.0, [1, 2])], 1)
+    assert len(calls) == 1
+    with pytest.raises(SystemExit, match="wrong picks"):
+        selecting.contest("select_x", [], options, [selecting.Contender("jaxdal", pick, 1.0, [0, 2])], 1)
+
+
+def test_kernels_of_a_trace_are_timed_per_step(tmp_path):
+    product = jax.jit(lambda x: jnp.tanh(x @ x))
+    x = np.ones((64, 64), np.float32)
+    trainee = argparse.Namespace(steps=lambda count: jax.block_until_ready([product(x) for _ in range(count)]))
+    product(x).block_until_ready()
+    found = profile_step.traced(trainee, tmp_path)
+    assert found
+    assert all(us > 0 for us, _ in found.values())
+    assert {calls for _, calls in found.values()} == {1.0}, "by the number of steps"
 
 
 def test_streaming():
@@ -106,6 +183,21 @@ def test_rounds(tmp_path):
     assert rows[-1]["selection %"] is None, "the last round selects nothing"
     assert whole["train"] == pytest.approx(sum(row["train"] for row in rows), rel=1e-3)
     assert (tmp_path / "rounds.json").exists()
+
+
+def test_rounds_of_several_strategies(monkeypatch):
+    """A table each, of one command; of a pack that strategies share, each has its runs' share."""
+    config = {"epochs": 2, "batch": 8, "pool": 100}
+    spent = {"train": 4.0, "infer": 0.5, "select": 0.5, "eval": 0.1, "compile": 0.0}
+    line = {"round": 0, "labelled": 20, "runs_at_once": 4, "selected_at_once": 2, "seconds": spent, "picks": [1]}
+    result = Result(Path(), {"config": config}, [[line] * 2])
+    monkeypatch.setattr(rounds.jaxdal, "run_together", lambda dataset, strategies, **_: [result] * len(strategies))
+    tables = rounds.main(["--strategy=margin,bald(draws=5, seed=1)", "--no-starts"]).tables
+    first, second, whole = tables.values()
+    assert [title.split(";")[0] for title in tables][1] == "Rounds: digits, bald(draws=5, seed=1)"
+    assert first == second
+    assert (first[0]["train"], first[0]["infer"], first[0]["selection %"]) == (2, 0.5, pytest.approx(100 / 3, rel=1e-3))
+    assert [row["strategy"] for row in whole] == ["margin", "bald(draws=5, seed=1)"]
 
 
 def test_round_of_two_packs():

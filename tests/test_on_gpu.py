@@ -1,11 +1,15 @@
-"""The queue for a lent accelerator, with a clock of its own and small programs: not what it measures."""
+"""The queue for a rented accelerator, with a clock of its own and small programs: not what it measures."""
 
+import argparse
 import json
+import os
 import shutil
 import sys
 import tarfile
+from importlib import import_module
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not 
 
 from benchmarks import merging, on_gpu, queueing
 from benchmarks.queueing import Item, Notes, collect, pack, work
-from jaxdal import journal
+from jaxdal import environment, journal
 
 
 class World:
@@ -56,6 +60,61 @@ def test_what_is_done_is_skipped_and_a_failure_stops_nobody(tmp_path):
     assert world.call(items, tmp_path, 600, retry=True) == ["b"]
     changed = [item("a", 11), *items[1:]]
     assert world.call(changed, tmp_path, 600) == ["a"], "another command is another item"
+
+
+def test_what_another_device_or_other_code_did_is_not_done(tmp_path):
+    world, items = World(), [item("a", 10)]
+    for here in (
+        {"device": "H100", "source": "1"},
+        {"device": "H200", "source": "1"},
+        {"device": "H200", "source": "2"},
+    ):
+        assert world.call(items, tmp_path, 600, here=here) == ["a"]
+        assert world.call(items, tmp_path, 600, here=here) == []
+    assert Notes(tmp_path, {"device": "H100"}).of(items[0])["status"] == "waiting"
+    assert Notes(tmp_path).of(items[0])["status"] == "done", "a list of what was done asks for no device"
+
+
+def test_an_item_may_need_more_or_less_time_than_others(tmp_path):
+    world = World()
+    items = [item("long", 1, least=400), item("usual", 1), item("short", 1, least=50)]
+    assert world.call(items, tmp_path, 100) == ["short"]
+    assert world.call(items, tmp_path, 300) == ["usual"]
+    assert world.call(items, tmp_path, 420) == ["long"]
+
+
+def answer(device: str, checkpoints: str | None = None, code: int = 0):
+    """A stand-in for the process that asks JAX; -> of `queueing.run`."""
+
+    def run(command, log: Path, seconds: float) -> int:
+        log.write_text("what it printed")
+        if code == 0:
+            told = {"device": device, "versions": "jax 0", "commit": "abc", "checkpoints": checkpoints}
+            Path(command[-1]).write_text(json.dumps(told))
+        return code
+
+    return run
+
+
+def test_nothing_is_started_where_jax_finds_no_accelerator(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(on_gpu, "work", lambda *_, **__: pytest.fail("started"))
+    for given, reason in [(answer("1 x cpu (cpu)"), "(cpu)"), (answer("", code=1), "what it printed")]:
+        monkeypatch.setattr(on_gpu, "run", given)
+        with pytest.raises(SystemExit) as stopped:
+            on_gpu.main([f"--out={tmp_path}"])
+        assert stopped.value.code == 2
+        assert reason in capsys.readouterr().out
+
+
+def test_without_checkpoints_there_are_no_experiments(tmp_path, monkeypatch):
+    """And without data, a call that starts nothing has nothing to compare."""
+    for trouble in (None, "ValueError: Orbax"):
+        monkeypatch.setattr(on_gpu, "run", answer("1 x NVIDIA H100 80GB HBM3 (gpu)", trouble))
+        started = []
+        monkeypatch.setattr(on_gpu, "work", lambda items, *_, started=started, **__: started.extend(items))
+        on_gpu.main([f"--out={tmp_path}", "--only=learning_mnist,portability"])
+        names = [one.name for one in started]
+        assert names == (["portability"] if trouble else ["portability", "learning_mnist"])
 
 
 def test_it_stops_in_time_and_fills_the_end_with_what_can_be_continued(tmp_path):
@@ -175,6 +234,38 @@ def test_merging_and_comparing(tmp_path):
     assert ratios["paper/mnist/margin", "3", "train s"] == 1
 
 
+def test_what_was_stopped_is_merged_as_far_as_it_is(tmp_path):
+    out = finished(tmp_path / "out", 100.0, 0.5)
+    (out / "state.json").unlink()  # of a queue that was killed before it wrote any
+    assert len(merging.merge(out, tmp_path / "repository")) == 6
+
+
+def test_compiled_programs_come_in_parts_the_newest_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(queueing, "PART", 12_000)
+    out, archive = tmp_path / "out", tmp_path / "back/queue.tar.gz"
+    (out / "programs").mkdir(parents=True)
+    for age, (name, size) in enumerate({"b": 3000, "a": 3000, "huge": 20_000, **dict.fromkeys("cdefg", 4000)}.items()):
+        (out / f"programs/{name}-cache").write_bytes(bytes(size))
+        os.utime(out / f"programs/{name}-cache", (1000 - age, 1000 - age))
+    (out / "programs/a-atime").write_bytes(b"")
+    pack(out, archive)
+    names = []
+    for path in sorted(archive.parent.glob("programs-*.tar")):
+        with tarfile.open(path) as part:
+            names.append([Path(name).name[0] for name in part.getnames()])
+            part.extractall(tmp_path / "again", filter="data")
+    assert names == [["b", "a"], ["c"], ["d"]], "three parts, and what is too large in none"
+    assert (tmp_path / "again/programs/a-cache").read_bytes() == bytes(3000)
+
+
+def test_a_copy_of_a_checkout_can_be_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXDAL_COMMIT", "abc")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "jaxdal/environment.py"))
+    assert environment.describe(jax.devices())["commit"] == "abc"
+    monkeypatch.delenv("JAXDAL_COMMIT")
+    assert environment.describe(jax.devices())["commit"] is None
+
+
 def test_the_archive_is_small_and_enough_to_continue(tmp_path, capsys, monkeypatch):
     out = finished(tmp_path / "out", 100.0, 0.5)
     (out / "data").mkdir()
@@ -197,8 +288,12 @@ def test_the_list_is_complete_and_in_order():
     assert names[0] == "portability"
     place = {
         name: names.index(name)
-        for name in ("train_step", "select_coreset", "learning_mnist", "table3_mnist", "fig4_mnist", "table3_gtsrb")
-    }
+        for name in (
+            "train_step", "train_ssl_step", "select_coreset", "select_kmeans", "learning_mnist", "rounds",
+            "select_adversarial_bim", "learning_cifar10_end", "profile_step", "streaming", "table3_mnist",
+            "fig4_mnist", "table3_gtsrb",
+        )
+    }  # fmt: skip
     assert list(place.values()) == sorted(place.values())
     benchmarks = Path(on_gpu.__file__).parent
     for path in benchmarks.glob("select_*.py"):
@@ -208,12 +303,32 @@ def test_the_list_is_complete_and_in_order():
         assert not any(part.startswith("--out=") and part != "--out={folder}" for part in one.command)
 
 
-@pytest.mark.parametrize("name", ["train_step", "rounds"])
-def test_options_of_the_list_are_known(name):
+class Understood(Exception):  # noqa: N818
+    """Raised where a benchmark would begin."""
+
+
+@pytest.mark.parametrize("one", [*on_gpu.benchmarks(), *on_gpu.toy()[:2]], ids=lambda one: one.name)
+def test_options_of_the_list_are_known(one, monkeypatch):
     """The commands in docstrings are commands: flags that a benchmark does not have would cost time on the card."""
-    source = (Path(on_gpu.__file__).parent / f"{name}.py").read_text() + "--out"
-    for one in on_gpu.everything():
-        if one.name.startswith(name):
-            for part in one.command[2:]:
-                flag = part.split("=")[0].removeprefix("--").removeprefix("no-")
-                assert f'"--{flag}"' in source or f'"{flag}"' in source, part
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self, argv):
+        parse(self, argv)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    with pytest.raises(Understood):
+        import_module(one.command[1]).main(one.command[2:])
+
+
+def test_toy_queue(tmp_path, capsys):
+    """The whole way in small: ask for a device, run a benchmark, pack."""
+    archive = tmp_path / "queue.tar.gz"
+    on_gpu.main(["--toy", "--only=select_coreset", f"--out={tmp_path / 'out'}", f"--archive={archive}"])
+    told = capsys.readouterr().out
+    assert "select_coreset: done after" in told
+    assert "| cpu" in told, "new figures beside the committed ones"
+    with tarfile.open(archive) as small:
+        assert {"device.json", "state.json", "benchmarks/select_coreset/select_coreset.json"} <= set(small.getnames())
+    with tarfile.open(tmp_path / "programs-0.tar") as programs:
+        assert any(name.startswith("programs/jit_select") for name in programs.getnames())

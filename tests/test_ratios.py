@@ -1,6 +1,7 @@
 """The table of ratios, of made-up results: what is read, what is refused, what is left empty."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_the_newest_of_a_device_counts(tmp_path):
     write(tmp_path / "h100/b", "train_step", TITLE, [PACKED | {"images/s": 99.0}], date="2026-01-01T00:00+00:00")
     write(tmp_path / "h100/a", "train_step", TITLE, [PACKED])
     write(tmp_path / "h200/a", "train_step", TITLE, [PACKED], device="1 x NVIDIA H200 (gpu)")
-    titles = [row for row in ratios.targets(ratios.runs(tmp_path), [], tmp_path) if row["target"].startswith(">= 240")]
+    titles = [row for row in ratios.targets(ratios.runs(tmp_path), tmp_path) if row["target"].startswith(">= 240")]
     assert sorted(row["device"] for row in titles) == [CARD, "1 x NVIDIA H200 (gpu)"]
     assert {row["ours"] for row in titles} == {"240,000 images/s"}
 
@@ -113,11 +114,54 @@ def test_run_measures_what_is_missing(tmp_path, monkeypatch):
 def test_every_target_has_a_benchmark_that_measures_it():
     known = {path.stem for path in Path(ratios.__file__).parent.glob("*.py")}
     assert {target.name for target in ratios.TARGETS} <= known
-    marked = {item.command[1].removeprefix("benchmarks.") for item in on_gpu.benchmarks()}
-    assert {target.name for target in ratios.TARGETS} <= marked
+    commands = [" ".join(item.command) for item in on_gpu.benchmarks()]
+    for target in ratios.TARGETS:
+        assert any(f"benchmarks.{target.name} " in one and re.search(target.command, one) for one in commands), (
+            target.what
+        )
     assert [item.command[1] for item in ratios.needed("gpu")]
     for item in ratios.needed("cpu"):
         assert item.command[1].removeprefix("benchmarks.") in known
+
+
+def test_a_share_is_that_of_its_own_strategy(tmp_path):
+    """Of a command that runs several; compilation counts in all of them."""
+    rows = {
+        name: [{"round": n, "runs": 4, "selection %": share, "compile": 0.5} for n in (0, 1)]
+        for name, share in {"margin": 1.0, "badge": 5.0}.items()
+    }
+    write(tmp_path / "h100/rounds", "rounds", "-", [])
+    content = json.loads((tmp_path / "h100/rounds/rounds.json").read_text())
+    content["command"] = "python -m benchmarks.rounds --dataset=synthetic --strategy=margin,badge --epochs=150"
+    content["tables"] = {f"Rounds: synthetic, {name}; seconds per stage": rows[name] for name in rows}
+    (tmp_path / "h100/rounds/rounds.json").write_text(json.dumps(content))
+    found, _ = tables(tmp_path)
+    for name, ours, met in [("margin", "1.00 %", "yes"), ("badge", "5.00 %", "no"), ("coreset", None, None)]:
+        row = found[f"share of scoring + selection in a round, {name}", "<= 4 %"]
+        assert (row["ours"], row["met"]) == (ours, met)
+    assert found["compilation after the first round", "<= 0 s"]["ours"] == "1.00 s"
+
+
+def test_a_partial_table_is_shown_and_measured_again(tmp_path, monkeypatch):
+    write(tmp_path / "cpu/step", "train_step", TITLE, [ALONE], device="1 x cpu (cpu)")
+    path, started = tmp_path / "cpu/step/train_step.json", []
+    monkeypatch.setattr(ratios, "needed", lambda platform: [queueing.Item("step", ())])
+    monkeypatch.setattr(ratios, "work", lambda items, *_: started.append([item.name for item in items]))
+    for partial in ({}, {"partial": "turn 2 of 5"}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | partial))
+        ratios.run_missing(tmp_path, tmp_path / "keep", 60)
+    assert started == [[], ["step"]]
+    assert ratios.sources(ratios.runs(tmp_path), tmp_path)[0]["partial"] == "turn 2 of 5"
+
+
+def test_minutes_of_a_run_in_a_pack(tmp_path):
+    """13 rounds of packs of 4: 13 s of training and evaluation and 1.5 s of selection, for all four."""
+    for name, at_once, trainer in [("margin", 4, "supervised"), ("badge", 1, "supervised"), ("ssl", 4, "mixmatch")]:
+        told = {"strategy": name, "trainer": trainer, "n_query": 5, "n_end": 70}
+        folder = tmp_path / "card/paper/cifar10" / name
+        journals.write(folder, {0: [0.5] * 13}, lines={"runs_at_once": at_once}, **told)
+    ((_, minutes, count),) = ratios.run_times(tmp_path)
+    assert (60 * minutes, count) == (pytest.approx(13 * 14.5 / 4), 1)
 
 
 def test_the_seconds_of_a_column_are_counted_once(tmp_path):
