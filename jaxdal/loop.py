@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, environment, hosts, settings, streaming, trainers
+from jaxdal import data, environment, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -123,13 +123,15 @@ def run_together(
             )
             for strategy, rules, folder in zip(chosen, every, folders, strict=True)
         ]  # fmt: skip
-        if any(one.lacks for one in experiments) and hosts.first():
-            introduce(images, every[0], quiet)
+        if any(one.lacks for one in experiments):
+            remarks.on_images(images, every[0], quiet)
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
         for members in trained_alike(experiments):
-            check_average(members[0].rules, members[0].strategy)
+            for one in members:
+                remarks.on_strategy(one.rules, one.strategy)
+            remarks.on_training(members[0].rules, members[0].strategy)
             folder, rules = members[0].folder, members[0].rules
             blocks = blocks_for(
                 rules, members[0].strategy, pool_x.shape[1:], devices, pool_bytes, len(members) * len(rules.seeds)
@@ -284,22 +286,6 @@ def train_all(
         results = train(lab, members, names[pack.start : pack.stop], round_, inside, None, progress)
         for run, trained in zip(members, results, strict=True):
             run.trained = trained
-
-
-def introduce(images: Dataset, rules: settings.Settings, quiet: bool) -> None:
-    """Say what own images are and what is suspicious."""
-    if not quiet and rules.dataset not in data.TABLE:
-        print(settings.told(rules, images), file=sys.stderr, flush=True)
-    for remark in data.remarks(images):
-        print(f"{rules.dataset}: {remark}", file=sys.stderr, flush=True)
-
-
-def check_average(rules: settings.Settings, strategy: Strategy) -> None:
-    """Warn where an average of weights is mostly the first ones."""
-    average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
-    if (start := average ** min(rules.steps)) > 0.05 and hosts.first():
-        told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
-        print(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs", file=sys.stderr, flush=True)
 
 
 def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
