@@ -106,6 +106,8 @@ def run_together(
         folders = [Path(workdirs) / settings.folder_name(rules.strategy) for rules in every]
     else:
         folders = [*map(Path, workdirs)]
+    if len(folders) != len(every):
+        raise InputError(f"there are {len(folders)} workdirs for {len(every)} strategies")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"two of the strategies {', '.join(rules.strategy for rules in every)} have the same folder")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
@@ -184,8 +186,9 @@ def require_same(every: Sequence[settings.Settings], here: dict[str, Any], share
 def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Group what can train as one program, and has something to do.
 
-    What is complete does not take a lane, unless a kill between the last lines of a command may be all that the others
-    lack: then everybody keeps the lane that they had, and the numbers are those of an undisturbed command.
+    What has all its rounds does not take a lane, unless a kill between the last lines of a command may be all that the
+    others lack: then everybody keeps the lane that they had, and the numbers are those of an undisturbed command. What
+    lacks rounds since all its seeds have diverged keeps its lanes, as in the command that saw it.
     """
     groups: list[tuple[Any, list[Experiment]]] = []
     for one in experiments:
@@ -200,7 +203,8 @@ def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     for _, members in groups:
         missing = max(one.lacks for one in members)
         if missing:
-            result.append([one for one in members if one.lacks or missing == 1])
+            rounds = members[0].rules.budget.rounds
+            result.append([one for one in members if len(one.journal.groups) < rounds or missing == 1])
     return result
 
 
@@ -217,7 +221,7 @@ def play(
     everyone = [run for one in members for run in one.runs]
     names = rules.seeds if len(members) == 1 else range(len(everyone))
     steps = [count * (len(everyone) if round_ else len(rules.seeds)) for round_, count in enumerate(rules.steps)]
-    first = min(len(one.journal.groups) for one in members)
+    first = min(len(one.journal.groups) for one in members if one.lacks)
     batch, epochs = rules.recipe.batch, rules.recipe.epochs
     speaks = hosts.first()
     stream = sys.stderr if speaks else io.StringIO()
@@ -301,16 +305,19 @@ def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
             for batch in (run.initial, *picks):
                 run.buy(batch)
     if groups and jax.tree.leaves(one.runs[0].memory):
-        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1))
+        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1, memory_leaves(one.runs)))
         for run in one.runs:
-            leaves = [arrays[f"seed_{run.seed}_{place}"] for place in range(len(jax.tree.leaves(run.memory)))]
+            leaves = [arrays[name] for name in memory_leaves([run])]
             run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)
 
 
 def remember(runs: Sequence[Run], round_: int, folder: Path) -> None:
     """Keep what the strategy remembers, before the journal calls the round complete."""
-    arrays = {
-        f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))
-    }
+    arrays = memory_leaves(runs)
     if arrays:
         save_memory(folder, round_, arrays)
+
+
+def memory_leaves(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """What the strategies of some runs remember, with a name for each array."""
+    return {f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))}
