@@ -137,6 +137,13 @@ def test_an_option_given_twice_is_refused():
     assert refusal("bald(draws=1, draws=2)")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e39", "99999999999", "-2147483648", "(0.5, [1e999])"])
+def test_numbers_that_no_program_can_compute_with_are_refused(number):
+    told = refusal(f"bald(rates={number})")
+    assert told == f"strategy 'bald(rates={number})' has a number that is beyond those of 32 bits"
+    assert parse_call("bald(2147483647, rates=(3e38, True))", TABLE, "strategy") == (2147483647, (3e38, True), None)
+
+
 @pytest.mark.parametrize("depth", [90, 300, 5_000, 100_000])
 @pytest.mark.parametrize(("before", "after"), [("[", "]"), ("(", ",)"), ("-", "")])
 def test_deep_nesting_is_read_or_refused(before, after, depth):
