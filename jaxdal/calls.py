@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from jaxdal.errors import InputError
 
 T = TypeVar("T")
@@ -51,6 +53,8 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T
             options = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
         except (ValueError, TypeError, RecursionError):
             raise InputError(f"the options of {what} {text!r} must be plain numbers, texts, tuples or lists") from None
+        if not all(map(_fits, (*arguments, *options.values()))):
+            raise InputError(f"{what} {text!r} has a number that is beyond those of 32 bits")
         if len(options) < len(node.keywords):
             raise InputError(f"{what} {text!r} gives an option twice")
         node = node.func
@@ -67,3 +71,12 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T
         options_text = str(inspect.signature(make)).partition(" ->")[0]
         raise InputError(f"{what} {text!r}: {error}; it is {node.id}{options_text}") from None
     return make(*arguments, **options)
+
+
+def _fits(option: Any) -> bool:
+    """Whether compiled programs can compute with the numbers of an option: they have 32 bits."""
+    if isinstance(option, tuple | list):
+        return all(map(_fits, option))
+    if isinstance(option, float):
+        return abs(option) <= float(np.finfo(np.float32).max)
+    return not isinstance(option, int) or abs(option) <= np.iinfo(np.int32).max

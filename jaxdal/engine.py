@@ -145,7 +145,9 @@ class Engine:
                 images = (split(whole, place % len(whole)) for whole in source)
                 x, unlabelled = (image[: len(row)] for image, row in zip(images, rows, strict=True))
             batch = Batch(x, known[rows[0]], unlabelled)
-            labelled = jnp.mean((known >= 0).astype(jnp.float32))
+            # XLA multiplies by 1 / N where a mean divides by N: for one N in eight, all of N would be less than 1.
+            mean = jnp.mean((known >= 0).astype(jnp.float32))
+            labelled = jnp.where(jnp.all(known >= 0), jnp.float32(1), mean)
             return train_step(network, trainer, recipe, state, batch, keys.step, first + place, per_epoch, labelled)
 
         def many(

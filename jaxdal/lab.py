@@ -132,7 +132,15 @@ class Lab:
         def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
             # Inside a program, shares may be unequal: those that `Gather` adds to make them equal are left out.
             rows = (self.lanes.split(leaf[: self.settings.pool]) for leaf in found)
-            return strategy.select(keys.select, known, self.settings.budget.n_query, memory, *rows)
+            count, told = self.settings.budget.n_query, f"strategy {self.settings.strategy!r}"
+            picks, after = strategy.select(keys.select, known, count, memory, *rows)
+            # Now: once such picks were in the journal, no start could go on from there.
+            if jnp.shape(picks) != (count,):
+                raise InputError(f"{told} was asked for {count} picks, and gives the shape {jnp.shape(picks)}")
+            before, now = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (memory, after))
+            if before != now:
+                raise InputError(f"{told} got a memory of the shapes {before}, and gives back {now}")
+            return picks, after
 
         needs = strategy.needs
         if needs not in self._gathers:

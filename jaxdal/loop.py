@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, environment, hosts, settings, streaming, trainers
+from jaxdal import data, environment, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -106,6 +106,8 @@ def run_together(
         folders = [Path(workdirs) / settings.folder_name(rules.strategy) for rules in every]
     else:
         folders = [*map(Path, workdirs)]
+    if len(folders) != len(every):
+        raise InputError(f"there are {len(folders)} workdirs for {len(every)} strategies")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"two of the strategies {', '.join(rules.strategy for rules in every)} have the same folder")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
@@ -123,13 +125,15 @@ def run_together(
             )
             for strategy, rules, folder in zip(chosen, every, folders, strict=True)
         ]  # fmt: skip
-        if any(one.lacks for one in experiments) and hosts.first():
-            introduce(images, every[0], quiet)
+        if any(one.lacks for one in experiments):
+            remarks.on_images(images, every[0], quiet)
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
         for members in trained_alike(experiments):
-            check_average(members[0].rules, members[0].strategy)
+            for one in members:
+                remarks.on_strategy(one.rules, one.strategy)
+            remarks.on_training(members[0].rules, members[0].strategy)
             folder, rules = members[0].folder, members[0].rules
             blocks = blocks_for(
                 rules, members[0].strategy, pool_x.shape[1:], devices, pool_bytes, len(members) * len(rules.seeds)
@@ -182,8 +186,9 @@ def require_same(every: Sequence[settings.Settings], here: dict[str, Any], share
 def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Group what can train as one program, and has something to do.
 
-    What is complete does not take a lane, unless a kill between the last lines of a command may be all that the others
-    lack: then everybody keeps the lane that they had, and the numbers are those of an undisturbed command.
+    What has all its rounds does not take a lane, unless a kill between the last lines of a command may be all that the
+    others lack: then everybody keeps the lane that they had, and the numbers are those of an undisturbed command. What
+    lacks rounds since all its seeds have diverged keeps its lanes, as in the command that saw it.
     """
     groups: list[tuple[Any, list[Experiment]]] = []
     for one in experiments:
@@ -198,7 +203,8 @@ def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     for _, members in groups:
         missing = max(one.lacks for one in members)
         if missing:
-            result.append([one for one in members if one.lacks or missing == 1])
+            rounds = members[0].rules.budget.rounds
+            result.append([one for one in members if len(one.journal.groups) < rounds or missing == 1])
     return result
 
 
@@ -215,7 +221,7 @@ def play(
     everyone = [run for one in members for run in one.runs]
     names = rules.seeds if len(members) == 1 else range(len(everyone))
     steps = [count * (len(everyone) if round_ else len(rules.seeds)) for round_, count in enumerate(rules.steps)]
-    first = min(len(one.journal.groups) for one in members)
+    first = min(len(one.journal.groups) for one in members if one.lacks)
     batch, epochs = rules.recipe.batch, rules.recipe.epochs
     speaks = hosts.first()
     stream = sys.stderr if speaks else io.StringIO()
@@ -286,22 +292,6 @@ def train_all(
             run.trained = trained
 
 
-def introduce(images: Dataset, rules: settings.Settings, quiet: bool) -> None:
-    """Say what own images are and what is suspicious."""
-    if not quiet and rules.dataset not in data.TABLE:
-        print(settings.told(rules, images), file=sys.stderr, flush=True)
-    for remark in data.remarks(images):
-        print(f"{rules.dataset}: {remark}", file=sys.stderr, flush=True)
-
-
-def check_average(rules: settings.Settings, strategy: Strategy) -> None:
-    """Warn where an average of weights is mostly the first ones."""
-    average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
-    if (start := average ** min(rules.steps)) > 0.05 and hosts.first():
-        told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
-        print(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs", file=sys.stderr, flush=True)
-
-
 def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
     """Give every run its start set and what the journal says that it has bought and remembered."""
     rules, groups = one.rules, one.journal.groups
@@ -315,16 +305,19 @@ def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
             for batch in (run.initial, *picks):
                 run.buy(batch)
     if groups and jax.tree.leaves(one.runs[0].memory):
-        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1))
+        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1, memory_leaves(one.runs)))
         for run in one.runs:
-            leaves = [arrays[f"seed_{run.seed}_{place}"] for place in range(len(jax.tree.leaves(run.memory)))]
+            leaves = [arrays[name] for name in memory_leaves([run])]
             run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)
 
 
 def remember(runs: Sequence[Run], round_: int, folder: Path) -> None:
     """Keep what the strategy remembers, before the journal calls the round complete."""
-    arrays = {
-        f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))
-    }
+    arrays = memory_leaves(runs)
     if arrays:
         save_memory(folder, round_, arrays)
+
+
+def memory_leaves(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """What the strategies of some runs remember, with a name for each array."""
+    return {f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))}

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,22 @@ def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> Non
     sync_folder(path.parent)
 
 
-def load_memory(workdir: Path, round: int) -> dict[str, np.ndarray]:
-    """The arrays that `save_memory` kept for a round.
+def load_memory(workdir: Path, round: int, like: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """The arrays that `save_memory` kept for a round. like: arrays whose names and shapes it must have.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or lacks an array.
     """
     path = Path(workdir) / f"memory_{round}.npz"
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-        return {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
+        arrays = {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
     except FileNotFoundError:
         raise InputError(f"{path} is missing, without which round {round + 1} cannot start.") from None
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}).") from None
+    for name, expected in (like or {}).items():
+        if name not in arrays or arrays[name].shape != expected.shape:
+            raise InputError(f"{path} is damaged (it has no array {name!r} of the shape {expected.shape}).")
+    return arrays

@@ -74,7 +74,9 @@ def train(
         kept = shared.restore(round_, names, state)
     if kept is not None:
         state = jax.tree.unflatten(jax.tree.structure(state), lanes.per_run(kept.leaves))
-        done, best, clock.seconds = kept.done, kept.best, kept.seconds
+        done, best = kept.done, kept.best
+        # What this start has compiled so far was spent besides.
+        clock.seconds = kept.seconds | {"compile": kept.seconds["compile"] + clock.seconds["compile"]}
         progress.advance(done * len(runs))
     while done < total and not np.all(lanes.fetch(state.diverged)):
         until = min(done + engine.chunk, total, (done // between + 1) * between)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from jaxdal.types import Array
 
+AT_ONCE = 2**18  # numbers that are sorted at once: more is no faster, and takes memory
+
 
 def steps_per_epoch(images: int, batch: int) -> int:
     """Full batches only, at least one: a padded or partial batch would corrupt BatchNorm's statistics."""
@@ -39,7 +41,8 @@ def batches(key: Array, member: Array, first_step: Array, *, steps: int, batch: 
 
     Every pass is a new permutation of the members, cut into full batches; with fewer members than a batch, batches are
     drawn with replacement. The order depends on the key, the pass and the members only, not on where the steps are cut.
-    least, most: bounds of the number of members over all rounds, which make the shapes static.
+    least, most: bounds of the number of members over all rounds, which make the shapes static. The passes are made some
+    at once, O(max(most, AT_ONCE)) memory, and only those that these steps touch.
     """
     size = max(most, batch)
     images = jnp.nonzero(member, size=size, fill_value=0)[0].astype(jnp.int32)
@@ -54,8 +57,17 @@ def batches(key: Array, member: Array, first_step: Array, *, steps: int, batch: 
         drawn = (bits % count.astype(jnp.uint32)).astype(jnp.int32)
         return images[jnp.where(count < batch, drawn, shuffled)]
 
-    epochs = steps // steps_per_epoch(least, batch) + 2
-    orders = jax.vmap(epoch_order)(first_epoch + jnp.arange(epochs, dtype=jnp.int32))
     step = first_step + jnp.arange(steps, dtype=jnp.int32)
     column = (step % per_epoch)[:, None] * batch + jnp.arange(batch, dtype=jnp.int32)
-    return orders[(step // per_epoch - first_epoch)[:, None], column]
+    at_once = max(min(steps // steps_per_epoch(least, batch) + 2, AT_ONCE // size), 1)
+
+    def fill(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        epoch, found = state
+        orders = jax.vmap(epoch_order)(epoch + jnp.arange(at_once, dtype=jnp.int32))
+        row = step // per_epoch - epoch
+        here = (row >= 0) & (row < at_once)
+        found = jnp.where(here[:, None], orders[jnp.where(here, row, 0)[:, None], column], found)
+        return epoch + at_once, found
+
+    blank = jnp.zeros((steps, batch), jnp.int32)
+    return jax.lax.while_loop(lambda state: state[0] <= step[-1] // per_epoch, fill, (first_epoch, blank))[1]

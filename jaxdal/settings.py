@@ -5,8 +5,11 @@ import inspect
 import json
 import math
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxdal import data, models, strategies, trainers
 from jaxdal.budgets import Budget, budget
@@ -180,26 +183,50 @@ def _name(strategy: str | Strategy) -> str:
     """Name a strategy in the configuration; one that is a value, by its function and the plain options it encloses."""
     if isinstance(strategy, str):
         return strategy
-    select = strategy.select
-    options = ", ".join(_enclosed(select))
+    select, wrap = _innermost(strategy.select), strategy.wrap
+    options = ", ".join(_enclosed(strategy.select))
     asks = "".join(f", {signal.name}" for signal in strategy.needs)
-    wrap = strategy.wrap
     plain = wrap is Strategy._field_defaults["wrap"]
-    wraps = "" if plain else f", {wrap.__qualname__}({', '.join(_enclosed(wrap))})"
+    wraps = "" if plain else f", {_innermost(wrap).__qualname__}({', '.join(_enclosed(wrap))})"
     return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}"
+
+
+def _innermost(function: Any) -> Any:
+    """Return the function, or the method, that partial functions, `jax.jit` and the like were made of.
+
+    Raises:
+        InputError: it is another callable, which does not tell what it was made with.
+    """
+    while not (inspect.isfunction(function) or inspect.ismethod(function)):
+        inner = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+        if inner is None:
+            raise InputError(f"a strategy is made of functions: {function!r} is none, and its options cannot be told")
+        function = inner
+    return function
 
 
 def _enclosed(function: Any, seen: frozenset[int] = frozenset()) -> list[str]:
     """Plain values that a function, and the functions that it encloses, were made with: "name=value", sorted."""
-    enclosed = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     seen |= {id(function)}
     told: set[str] = set()
-    for name, value in enclosed.items():
+    for name, value in _made_with(function).items():
         if isinstance(value, int | float | str | tuple | list):
             told.add(f"{name}={value!r}")
-        elif inspect.isfunction(value) and id(value) not in seen:
+        elif callable(value) and id(value) not in seen:
             told.update(_enclosed(value, seen))
     return sorted(told)
+
+
+def _made_with(function: Any) -> dict[str, Any]:
+    """What a function encloses, a partial one binds, a method's object holds, or `jax.jit` and the like wrap."""
+    if isinstance(function, partial):
+        bound = inspect.signature(function.func).bind_partial(*function.args, **function.keywords)
+        return {**bound.arguments, "": function.func}
+    if inspect.ismethod(function):
+        return {**getattr(function.__self__, "__dict__", {}), "": function.__func__}
+    if inspect.isfunction(function):
+        return dict(inspect.getclosurevars(function).nonlocals)
+    return {"": function.__wrapped__} if hasattr(function, "__wrapped__") else {}
 
 
 def default_workdir(settings: Settings) -> Path:
@@ -241,11 +268,13 @@ def _milestones(given: Sequence[float]) -> tuple[float, ...]:
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    if not seeds:
+    if len(seeds) == 0:  # it may be an array
         raise InputError("--seeds names no seed")
     for seed in seeds:
+        if not isinstance(seed, int | np.integer):
+            raise InputError(f"--seeds: {seed} is not a whole number")
         if not 0 <= seed < 2**32:
             raise InputError(f"--seeds: {seed} is not in 0..4294967295")
         if list(seeds).count(seed) > 1:
             raise InputError(f"--seeds: {seed} is there twice")
-    return tuple(seeds)
+    return tuple(map(int, seeds))

@@ -146,6 +146,7 @@ class Signal(NamedTuple):
     name: str
     per_batch: Callable[..., Array]
     prepare: Callable[..., Tree] | None = None
+    unaugmented: str = ""  # what a user should know where no image is augmented: "so that ..."
 
 
 class Strategy(NamedTuple):

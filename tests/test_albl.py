@@ -227,6 +227,8 @@ def test_what_cannot_be_is_refused():
             albl(experts=("margin", inner))
     with pytest.raises(InputError, match="mode='libact' of albl is neither 'iwacc' nor 'reference'"):
         albl(mode="libact")
+    with pytest.raises(InputError, match=r"mode=\[\] of albl is neither"):
+        albl(mode=[])
     for options in ({"delta": 0}, {"delta": "no"}, {"horizon": 0}, {"horizon": 1.5}):
         with pytest.raises(InputError, match="of albl is not a"):
             albl(**options)

@@ -1,7 +1,10 @@
 """Names and calls from the command line: read, never evaluated."""
 
 import contextlib
+from functools import partial
 
+import jax
+import numpy as np
 import pytest
 
 from jaxdal import settings, strategies
@@ -134,6 +137,13 @@ def test_an_option_given_twice_is_refused():
     assert refusal("bald(draws=1, draws=2)")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e39", "99999999999", "-2147483648", "(0.5, [1e999])"])
+def test_numbers_that_no_program_can_compute_with_are_refused(number):
+    told = refusal(f"bald(rates={number})")
+    assert told == f"strategy 'bald(rates={number})' has a number that is beyond those of 32 bits"
+    assert parse_call("bald(2147483647, rates=(3e38, True))", TABLE, "strategy") == (2147483647, (3e38, True), None)
+
+
 @pytest.mark.parametrize("depth", [90, 300, 5_000, 100_000])
 @pytest.mark.parametrize(("before", "after"), [("[", "]"), ("(", ",)"), ("-", "")])
 def test_deep_nesting_is_read_or_refused(before, after, depth):
@@ -163,3 +173,80 @@ def test_other_names_are_checked_in_the_same_way(blobs):
         settings.resolve(blobs, blobs, "random", trainer="supervise")
     with pytest.raises(InputError, match="unknown preset 'papper': did you mean 'paper'"):
         settings.resolve(blobs, blobs, "random", preset="papper")
+
+
+# Strategies that are values: their name in the configuration tells all options.
+
+
+def first(key, known, k, memory, *, share: float, order: str = "up"):
+    return known[: int(share * k)], memory
+
+
+def closing_over(share: float):
+    def inner(known, k):
+        return known[: int(share * k)]
+
+    @jax.jit
+    def select(key, known, k, memory):
+        return inner(known, k), memory
+
+    return select
+
+
+class Buyer:
+    """Options in an object."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def select(self, key, known, k, memory):
+        """Buy the first ones."""
+        return known[: int(self.share * k)], memory
+
+    __call__ = select
+
+
+def named(select, **more) -> str:
+    return settings._name(Strategy(needs=(), select=select, **more))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda share: partial(first, share=share),
+        lambda share: partial(partial(first, order="down"), share=share),
+        lambda share: jax.jit(partial(first, share=share)),
+        closing_over,
+        lambda share: partial(closing_over(share), k=3),
+        lambda share: Buyer(share).select,
+        lambda share: jax.jit(Buyer(share).select),
+    ],
+)
+def test_a_strategy_of_one_s_own_is_named_with_its_options(make):
+    one, same, other = (named(make(share)) for share in (0.25, 0.25, 0.5))
+    assert "share=0.25" in one
+    assert one == same != other
+    assert one.startswith("custom test_calls.")
+    assert " at 0x" not in one, "another name in every process"
+
+
+def test_so_are_the_options_of_what_it_does_to_its_trainer():
+    def change(trainer, share):
+        return trainer
+
+    names = [named(closing_over(1.0), wrap=partial(change, share=share)) for share in (0.25, 0.5)]
+    assert [f"change(share={share})" in name for share, name in zip((0.25, 0.5), names, strict=True)] == [True, True]
+
+
+def test_an_object_that_hides_its_options_is_refused():
+    with pytest.raises(InputError, match=r"a strategy is made of functions: .*Buyer object .* is none"):
+        named(Buyer(0.5))
+
+
+def test_seeds_may_be_an_array_of_whole_numbers(blobs):
+    rules = settings.resolve(blobs, blobs, "random", seeds=np.arange(3))
+    assert rules.seeds == (0, 1, 2)
+    assert settings.default_workdir(rules) == settings.default_workdir(rules._replace(seeds=(0, 1, 2)))
+    for seeds, told in [([0.5], "0.5 is not a whole number"), (np.arange(0), "names no seed"), (["1"], "1 is not a")]:
+        with pytest.raises(InputError, match=f"--seeds:? {told}"):
+            settings.resolve(blobs, blobs, "random", seeds=seeds)

@@ -232,6 +232,9 @@ def test_there_are_always_enough_nodes():
         ("uncertain_gcn(dropout=1)", "dropout=1"),
         ("uncertain_gcn(lambda_loss=0)", "lambda_loss=0"),
         ("uncertain_gcn(s_margin=2)", "s_margin=2"),
+        ("core_gcn(dropout='a')", "dropout='a' of core_gcn"),
+        ("uncertain_gcn(lambda_loss='x')", "lambda_loss='x' of uncertain_gcn"),
+        ("uncertain_gcn(s_margin='x')", "s_margin='x' of uncertain_gcn"),
     ],
 )
 def test_options_that_mean_nothing(text, what):

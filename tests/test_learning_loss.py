@@ -133,6 +133,6 @@ def test_what_does_not_fit_is_refused():
     other = Trainer((Phase(lambda *_: None),))
     with pytest.raises(InputError, match="it needs --trainer=supervised"):
         learning_loss().wrap(other)
-    for option in ({"margin": -1}, {"weight": "x"}, {"stop": 1.5}, {"subset": 0}):
+    for option in ({"margin": -1}, {"margin": float("inf")}, {"weight": "x"}, {"stop": 1.5}, {"subset": 0}):
         with pytest.raises(InputError, match="of learning_loss"):
             learning_loss(**option)

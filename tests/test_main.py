@@ -296,6 +296,14 @@ def test_the_other_runs_of_a_diverged_one_are_said_to_be_complete(again: Command
     assert ended.err == "jaxdal: the loss was not finite: seed 2 in round 1 at step 7; the other runs are complete\n"
 
 
+def test_ctrl_c_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run_together", interrupted)
+    assert command() == Ended(130, "", "jaxdal: stopped; start the same command again: it continues\n")
+
+
 def test_python_callers_get_the_same_sentence(blobs: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'margin'"):
         loop.run(blobs, "margn", workdir=tmp_path / "out")

@@ -55,6 +55,11 @@ def test_bad_memory_is_refused(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(InputError, match="is damaged"):
             memory.load_memory(tmp_path, 0)
+    memory.save_memory(tmp_path, 0, {"a": np.arange(300)})
+    assert memory.load_memory(tmp_path, 0, {"a": np.zeros(300)})["a"].shape == (300,)
+    for like in ({"a": np.zeros(300), "b": np.zeros(())}, {"a": np.zeros((300, 1))}, {"a": np.zeros(299)}):
+        with pytest.raises(InputError, match=r"memory_0\.npz is damaged \(it has no array '[ab]' of the shape"):
+            memory.load_memory(tmp_path, 0, like)
     with path.open("wb") as file:
         np.savez(file, a=np.asarray([{}], object))
     with pytest.raises(InputError, match="is damaged"):

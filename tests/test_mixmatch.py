@@ -133,11 +133,18 @@ def test_recipes_of_the_presets():
         "mixmatch(weight=-1)", "mixmatch(temperature=0)", "mixmatch(alpha=-0.1)", "mixmatch(average=1)",
         "mixmatch(ramp_epochs=-1)", "consistency(weight=-1)", "fixmatch(threshold=2)", "fixmatch(unlabelled=0)",
         "fixmatch(unlabelled=1.5)", "fixmatch(weight=-1)", "mixmatch(speed=3)", "mixmatch(weight='a')",
+        "mixmatch(preset='x')", "mixmatch(preset=[])", "consistency(preset='x')", "consistency(preset=[])",
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(text):
     with pytest.raises(InputError):
         trainers.build(text)
+
+
+def test_no_weight_is_infinite():
+    for make in (trainers.mixmatch, trainers.consistency, trainers.fixmatch):
+        with pytest.raises(InputError, match="weight=inf"):
+            make(weight=float("inf"))
 
 
 def start(network: Network, trainer: Trainer) -> TrainState:

@@ -10,6 +10,7 @@ import pytest
 from labs import bench as small_bench
 from labs import on_host
 
+from jaxdal import models, parallel
 from jaxdal.parallel import Lanes, packs
 from jaxdal.signals import Gather, logits
 from jaxdal.types import Signal
@@ -27,6 +28,32 @@ def test_packs_are_as_equal_as_can_be(runs, devices, most, sizes):
     cut = packs(runs, devices, most)
     assert [len(pack) for pack in cut] == sizes
     assert [run for pack in cut for run in pack] == list(range(runs))
+
+
+@pytest.mark.parametrize(
+    ("runs", "sizes"), [(1, [1]), (2, [2]), (4, [4]), (5, [5]), (8, [4, 4]), (10, [4, 4, 2]), (95, [4] * 23 + [3])]
+)
+def test_packs_of_the_thin_resnet_are_those_that_an_h100_trained_fastest(runs, sizes):
+    """Seconds of a step by its images a second, in packs of 1, 2, 4, 5, 8; idle lanes fill up the last one."""
+    model = models.build("resnet18_thin", (32, 32, 3), 10)
+    cut = packs(runs, 1, model.pack, model.pack_multiple)
+    assert [len(pack) for pack in cut] == sizes
+    step = {size: size / speed for size, speed in zip((1, 2, 4, 5, 8), (115, 184, 245, 195, 239), strict=True)}
+    best = min(-(-runs // size) * seconds for size, seconds in step.items())
+    assert len(cut) * step[len(cut[0])] == pytest.approx(best)
+
+
+def test_how_many_packs_may_hold_beyond_all_runs_does_not_matter(monkeypatch):
+    tried = []
+
+    def counted(*bounds):
+        tried.append(range(*bounds))
+        return tried[-1]
+
+    monkeypatch.setattr(parallel, "range", counted, raising=False)
+    for runs, devices, multiple in [(5, 1, 1), (5, 1, 4), (95, 8, 4), (9, 2, 1)]:
+        assert packs(runs, devices, 10**6, multiple) == packs(runs, devices, 96, multiple)
+    assert max(map(len, tried)) <= 96
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from labs import SMALL, bench, on_host
 
 import jaxdal
 from jaxdal import engine, strategies, trainers
-from jaxdal.types import Batch, Moment, Network, Phase, Recipe, Strategy, Trainer
+from jaxdal.parallel import Lanes
+from jaxdal.types import Batch, Moment, Network, Phase, Pool, Recipe, Strategy, Trainer
 
 RECIPE = Recipe(epochs=2, batch=2, learning_rate=0.1, milestones=(), momentum=0.9, weight_decay=0.0)
 
@@ -87,6 +88,26 @@ def test_without_an_average_the_weights_themselves_answer():
     state = engine.init(network(), plain, RECIPE, (1, 1, 1), jaxdal.lab.keys_for(0, 0))
     assert engine.answering(state) is state.variables
     assert state.average == ()
+
+
+def test_where_everything_is_labelled_the_share_is_exactly_one():
+    """Of 82 images, whose mean XLA computes as 82 x (1 / 82), less than 1: WAAL divides by what is missing."""
+
+    def share(network, variables, batch, key, moment):
+        return moment.labelled + 0 * variables["params"]["w"], variables["batch_stats"]
+
+    lanes = Lanes(1, jax.devices()[:1])
+    whole = engine.Engine(
+        lanes, network(), Trainer((Phase(share),)), RECIPE, num_classes=1, labels=(81, 82), pool=(82, 1, 1, 1), rows=1,
+        device_loop=True, chunk=1,
+    )  # fmt: skip
+    keys = lanes.lift(jaxdal.lab.keys_for, "rs")(lanes.per_run(np.zeros(1, np.uint32)), np.int32(0))
+    pool = Pool(lanes.shared(np.zeros((82, 1, 1, 1), np.uint8)))
+    shares = []
+    for labelled in (81, 82):
+        known = lanes.per_run(np.where(np.arange(82) < labelled, 0, -1).astype(np.int32)[None])
+        shares.append(float(whole.advance(whole.init(keys), keys, known, pool, 1, 0, 1).loss[0]))
+    assert shares == [pytest.approx(81 / 82), 1]
 
 
 def test_decay_of_kernels_alone():

@@ -1,5 +1,6 @@
 """The order of training: what each step sees, and the keys that everything random is drawn from."""
 
+import re
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdal import plan
 from jaxdal.keys import Keys, keys_for
 from jaxdal.plan import labelled_batches, steps_per_epoch, unlabelled_batches
 
@@ -95,6 +97,27 @@ def test_the_order_does_not_depend_on_the_bounds(labelled):
     for first in range(6):  # bounds as narrow as can be, and cuts that touch as many epochs as can be
         tight = batches(labelled, first, steps=5, least=labelled, most=labelled)
         np.testing.assert_array_equal(tight, whole[first : first + 5])
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_the_order_does_not_depend_on_how_many_passes_are_made_at_once(monkeypatch, at_once):
+    whole = {labelled: batches(labelled, 3) for labelled in (5, 24)}
+    monkeypatch.setattr(plan, "AT_ONCE", at_once)
+    few = jax.jit(partial(labelled_batches, **BOUNDS))
+    for labelled, expected in whole.items():
+        np.testing.assert_array_equal(few(KEY, knowledge(labelled), np.int32(3)), expected)
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_memory_is_that_of_the_pool_and_not_of_a_pass_for_each_step(least):
+    """Of an ImageNet whose labelled images are few at first, or its unlabelled ones at last. Nothing is compiled."""
+    pool = 1_280_000
+    made = unlabelled_batches if least == 0 else labelled_batches
+    known, number = jax.ShapeDtypeStruct((pool,), np.int32), jax.ShapeDtypeStruct((), np.int32)
+    order = partial(made, steps=256, batch=BATCH, least=least, most=pool)
+    shapes = re.findall(r"\w\d+\[([\d,]+)\]", str(jax.make_jaxpr(order)(KEY, known, number)))
+    sizes = {np.prod([int(n) for n in shape.split(",")]) for shape in shapes}
+    assert max(sizes) <= 2 * pool
 
 
 @pytest.mark.parametrize("labelled", [5, 24])

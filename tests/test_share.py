@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdal
-from jaxdal import loop, settings, strategies
+from jaxdal import remarks, settings, strategies
 from jaxdal.checkpoint import InsideRound
 from jaxdal.engine import Engine
 
@@ -131,5 +131,5 @@ def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):
     chosen = strategies.build("random")
     for trainer, told in [("mixmatch", True), ("mixmatch(average=0.1)", False), ("supervised", False)]:
         rules = settings.resolve("arrays", blobs, chosen, n_start=20, n_query=10, n_end=30, epochs=9, trainer=trainer)
-        loop.check_average(rules, chosen)
+        remarks.on_training(rules, chosen)
         assert ("of the average are first weights" in capsys.readouterr().err) == told

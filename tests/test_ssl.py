@@ -11,7 +11,7 @@ from reference import ssl as reference
 from reference.scores import most_uncertain, softmax
 from selecting import alone, some_pool, split, spread
 
-from jaxdal import augment, strategies
+from jaxdal import augment, remarks, settings, strategies
 from jaxdal.errors import InputError
 from jaxdal.keys import keys_for
 from jaxdal.signals import Gather
@@ -91,11 +91,36 @@ def test_variance_is_that_of_the_paper(views):
     assert expected.min() < 1e-7 < 1e-3 < expected.max(), "also of sure examples"
 
 
-def test_views_that_agree_have_exactly_no_variance_and_ties_go_by_index():
+def test_views_that_agree_have_exactly_no_variance_and_ties_go_by_the_key():
     found = np.asarray(program(view_variance(), STILL)(tables(), keys_of(), images()))
     np.testing.assert_array_equal(found, 0)
     pool = {"known": np.where(np.arange(N) < 3, 0, -1).astype(np.int32), view_variance().name: found}
-    assert alone(strategies.build("ssl_consistency"), pool, 4) == [3, 4, 5, 6]
+    consistency = strategies.build("ssl_consistency")
+    picks = [alone(consistency, pool, 20, seed) for seed in range(3)]
+    bought, counts = np.unique(picks, return_counts=True)
+    assert bought.max() > N - 10, "from all of a file that may be sorted by class"
+    assert (counts < 3).any(), "not the same ones at every seed"
+    pool[view_variance().name] = np.where(np.arange(N) % 10 == 9, 1 + np.arange(N), 0).astype(np.float32)
+    best = [59, 49, 39, 29, 19, 9]
+    assert [alone(consistency, pool, 8, seed)[:6] for seed in range(3)] == [best] * 3, "ties alone"
+
+
+@pytest.mark.parametrize(
+    ("name", "augmentation", "told"),
+    [
+        ("ssl_consistency", {"mirror": False, "crop": 0}, "all views of an image are alike and picks are random"),
+        ("ssl_diff2aug_kmeans", {"mirror": False, "crop": 0}, "their margin is the plain one"),
+        ("ssl_consistency", {"mirror": True, "crop": 0}, ""),
+        ("ssl_diff2aug_direct", {"mirror": False, "crop": 2}, ""),
+        ("ssl_random", {"mirror": False, "crop": 0}, ""),
+    ],
+)
+def test_a_command_that_augments_nothing_says_what_is_left_of_the_strategy(blobs, capsys, name, augmentation, told):
+    rules = settings.resolve("arrays", blobs, name, n_start=20, n_query=10, n_end=30, **augmentation)
+    remarks.on_strategy(rules, strategies.build(name))
+    said = capsys.readouterr().err
+    assert said.endswith(f"{told}\n" if told else "")
+    assert bool(told) == said.startswith(f"{name}: no image is augmented (--crop=0 --nomirror), so that ")
 
 
 def test_planted_disagreement_between_views_is_bought():

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from labs import bench
 from reference import scores as reference
 from scenes import CLASSES, K, N, choose, look, obvious, scene, training
 
 from jaxdal import signals, strategies
+from jaxdal.errors import InputError
 from jaxdal.keys import keys_for
 from jaxdal.strategies import STRATEGIES
 from jaxdal.strategies.picking import top_unknown
@@ -241,3 +243,22 @@ def test_a_signal_that_cannot_be_made_here_says_so():
     asks = signals.Signal("gradients", lambda keys, network, variables, aux, x: variables["params"]["kernel"])
     with pytest.raises(NotImplementedError, match="has not what signal 'gradients' asks for: teach it"):
         choose(Strategy((asks,), lambda *_: None), scene())
+
+
+@pytest.mark.parametrize(
+    ("picks", "remembered", "told"),
+    [
+        (9, 3, r"was asked for 10 picks, and gives the shape \(9,\)"),
+        (11, 3, r"was asked for 10 picks, and gives the shape \(11,\)"),
+        (10, 4, r"got a memory of the shapes \[\(3,\)\], and gives back \[\(4,\)\]"),
+    ],
+)
+def test_a_strategy_of_one_s_own_that_gives_something_else_is_refused(blobs, picks, remembered, told):
+    """Before it is in the journal, from where the next start would take it."""
+
+    def select(key, known, k, memory):
+        return top_unknown(-jnp.arange(known.shape[0], dtype=jnp.float32), known, picks), jnp.zeros(remembered)
+
+    one = bench(blobs, [0], strategy=Strategy(needs=(), select=select, memory=lambda size: np.zeros(3)))
+    with pytest.raises(InputError, match=told):
+        one.lab.select(one.keys, one.known, jnp.zeros((1, 3)))

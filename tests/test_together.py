@@ -139,6 +139,34 @@ def test_only_what_is_trained_alike_trains_together(blobs):
     ]  # fmt: skip
 
 
+def played(blobs: jaxdal.Dataset, rounds: int, *live: int) -> loop.Experiment:
+    """An experiment of three rounds, of which so many have been played."""
+    rules = settings.resolve("arrays", blobs, "margin", seeds=(0, 1), n_start=20, n_query=10, n_end=40)
+    journal_ = mock.Mock(groups=[[]] * rounds, live=list(live))
+    return loop.Experiment(strategies.build("margin"), rules, Path("margin"), journal_, [])
+
+
+def test_a_strategy_whose_seeds_have_all_diverged_keeps_its_lanes(blobs):
+    """As in the command that saw it: after a kill the packs are the same, whoever is the first of them."""
+    stopped, going, done = played(blobs, 1), played(blobs, 1, 0, 1), played(blobs, 3, 0, 1)
+    assert loop.trained_alike([stopped, going, done]) == [[stopped, going]]
+    assert loop.trained_alike([stopped, done]) == []
+
+
+def test_rounds_are_counted_from_the_first_that_somebody_lacks(blobs):
+    members = [played(blobs, 1), played(blobs, 2, 0)]
+    shown = mock.patch.object(loop, "Progress", side_effect=InterruptedError)
+    with shown as progress, pytest.raises(InterruptedError):
+        loop.play(members, [mock.Mock()] * 2, mock.Mock(), mock.Mock(), None, False, True)
+    assert progress.call_args.kwargs["first_round"] == 2
+
+
+def test_a_folder_for_each_strategy(blobs, tmp_path):
+    with pytest.raises(InputError, match="there are 1 workdirs for 2 strategies"):
+        jaxdal.run_together(blobs, ["random", "margin"], workdirs=[tmp_path / "one"], **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_strategies_cannot_have_one_folder(blobs, tmp_path):
     with pytest.raises(InputError, match="random, random have the same folder"):
         jaxdal.run_together(blobs, ["random", "random"], workdirs=tmp_path, **OPTIONS)

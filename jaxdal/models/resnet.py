@@ -92,7 +92,7 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int, pac
 
 def resnet18_thin(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
     """The narrow ResNet-18 behind the published numbers; d = 128, but 512 at 64x64 (pooled to 2x2 there)."""
-    return as_model(ResNet18((16, 32, 64, 128), num_classes, 4, dtype), image_shape, pack=8, pack_multiple=4)
+    return as_model(ResNet18((16, 32, 64, 128), num_classes, 4, dtype), image_shape, pack=5, pack_multiple=4)
 
 
 def resnet18(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:

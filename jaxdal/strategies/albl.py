@@ -105,7 +105,7 @@ def albl(
 
     if not (isinstance(experts, tuple | list) and len(experts) > 1 and all(isinstance(text, str) for text in experts)):
         raise InputError(f"experts={experts!r} of albl is no tuple of two or more texts that name strategies")
-    if mode not in PAY:
+    if mode not in tuple(PAY):  # it may be a list, which no dict can look up
         raise InputError(f"mode={mode!r} of albl is neither {' nor '.join(map(repr, PAY))}")
     if not (isinstance(delta, int | float) and 0 < delta <= 1):
         raise InputError(f"delta={delta} of albl is not a probability")

@@ -162,10 +162,10 @@ def checked(strategy: str, options: Options) -> Options:
         if not (isinstance(number, int) and number >= 1):
             other = ", None or 'first'" if name == "subset" else ""
             raise InputError(f"{name}={number!r} of {strategy} is not a positive whole number{other}")
-    if not 0 <= options.dropout < 1:
-        raise InputError(f"dropout={options.dropout} of {strategy} is not in [0, 1)")
-    if not options.lambda_loss > 0:
-        raise InputError(f"lambda_loss={options.lambda_loss} of {strategy} is not positive")
+    if not (isinstance(options.dropout, int | float) and 0 <= options.dropout < 1):
+        raise InputError(f"dropout={options.dropout!r} of {strategy} is not in [0, 1)")
+    if not (isinstance(options.lambda_loss, int | float) and 0 < options.lambda_loss < float("inf")):
+        raise InputError(f"lambda_loss={options.lambda_loss!r} of {strategy} is not a positive number")
     return options
 
 
@@ -195,8 +195,8 @@ def uncertain_gcn(
     - ties go by index. What is drawn (nodes, dropout) belongs to places in the pool.
     """
     options = checked("uncertain_gcn", Options(subset, hidden_units, dropout, lambda_loss, epochs))
-    if not 0 <= s_margin <= 1:
-        raise InputError(f"s_margin={s_margin} of uncertain_gcn is not a probability")
+    if not (isinstance(s_margin, int | float) and 0 <= s_margin <= 1):
+        raise InputError(f"s_margin={s_margin!r} of uncertain_gcn is not a probability")
 
     def select(key: Array, known: Array, k: int, memory: Tree, features: Array) -> tuple[Array, Tree]:
         node, _, logit = learn(key, known, features, k, options)

@@ -70,8 +70,9 @@ def learning_loss(margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, s
     - the gradient is never stopped (`f = f.detach()` changes a loop variable);
     - gradients are clipped after the step, or not at all, where other methods clip them before.
     """
-    if not (isinstance(margin, float | int) and margin >= 0 and isinstance(weight, float | int) and weight >= 0):
-        raise InputError(f"margin={margin} and weight={weight} of learning_loss must be numbers from 0 on")
+    for name, number in (("margin", margin), ("weight", weight)):
+        if not (isinstance(number, float | int) and 0 <= number < float("inf")):
+            raise InputError(f"{name}={number!r} of learning_loss is not a number from 0 on")
     if not (isinstance(stop, float | int) and 0 <= stop <= 1):
         raise InputError(f"stop={stop} of learning_loss is not a share of the epochs")
     if not (isinstance(subset, int) and subset >= 1):

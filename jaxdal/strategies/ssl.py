@@ -37,7 +37,7 @@ def view_variance(views: int = 50) -> Signal:
     and sure examples have variances of 1e-8, which a difference of squares would lose.
 
     Where there are few views at all (`Network.views`: crops are off), it is the expectation, of each view once. Of an
-    image and its mirror image that is |p(x) - p(flip x)|² / 4; of one view it is 0, and ties go by index.
+    image and its mirror image that is |p(x) - p(flip x)|² / 4; of one view it is 0.
     """
     if not (isinstance(views, int) and views >= 2):
         raise InputError(f"views={views} of ssl_consistency is not a number of views from 2 on")
@@ -60,7 +60,8 @@ def view_variance(views: int = 50) -> Signal:
         _, squares = jax.lax.fori_loop(0, views, look, (blank, blank))
         return jnp.sum(squares, axis=-1) / views
 
-    return Signal(f"view_variance_{views}", per_batch)
+    alike = "all views of an image are alike and picks are random"
+    return Signal(f"view_variance_{views}", per_batch, unaugmented=alike)
 
 
 def two_view_margin(clean: bool = True) -> Signal:
@@ -78,7 +79,8 @@ def two_view_margin(clean: bool = True) -> Signal:
         one, other = (_answers(network, variables, view) for view in views)
         return margin_score((one + other) / 2)
 
-    return Signal(f"two_view_margin_{'clean' if clean else 'augmented'}", per_batch)
+    alike = "both views of an image are alike and their margin is the plain one"
+    return Signal(f"two_view_margin_{'clean' if clean else 'augmented'}", per_batch, unaugmented=alike)
 
 
 def ssl_random() -> Strategy:
@@ -89,6 +91,8 @@ def ssl_random() -> Strategy:
 def ssl_consistency(views: int = 50) -> Strategy:
     """The largest variance of the answer over random augmentations first: Gao et al. (2020), `view_variance`.
 
+    Ties go by the key, not by the order of the file, which may be that of the classes: where nothing is augmented all
+    variances are 0.
     views: augmentations per image, each a forward pass; 50 as in the published runs.
     Deviations from the published code:
     - crops off (MNIST): the two views there are, once each; 50 passes would estimate their shares at random;
@@ -99,8 +103,8 @@ def ssl_consistency(views: int = 50) -> Strategy:
     """
 
     def select(key: Array, known: Array, k: int, memory: Tree, variance: Array) -> tuple[Array, Tree]:
-        del key
-        return top_unknown(variance, known, k), memory
+        order = jax.random.permutation(key, jnp.arange(known.shape[0], dtype=jnp.int32))
+        return order[top_unknown(variance[order], known[order], k)], memory
 
     return Strategy(needs=(view_variance(views),), select=select, trainer=TRAINER)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdal.losses import cross_entropy, squared_difference
-from jaxdal.trainers.protocol import PROTOCOLS, passes
+from jaxdal.trainers.protocol import passes, protocol
 from jaxdal.types import Array, Batch, Moment, Network, Phase, Trainer, Tree
 
 
@@ -17,7 +17,7 @@ def consistency(weight: float | None = None, ramp_epochs: float | None = None, p
     are those of `mixmatch`; nothing is averaged. The benchmark describes its semi-supervised methods like this in its
     text (arXiv 2212.03088); its published runs trained them by MixMatch.
     """
-    protocol = PROTOCOLS[preset].adjusted(weight, ramp_epochs)
+    chosen = protocol("consistency", preset).adjusted(weight, ramp_epochs)
 
     def loss(network: Network, variables: Tree, batch: Batch, key: Array, moment: Moment) -> tuple[Array, Tree]:
         key_augment, key_more = jax.random.split(key)  # the first is the one of supervised training
@@ -29,7 +29,7 @@ def consistency(weight: float | None = None, ramp_epochs: float | None = None, p
         images = jnp.concatenate([network.augment(key_augment, batch.x), network.augment(key_view, batch.unlabelled)])
         logits, taps = network.apply(variables, images, train=True, dropout_key=key_dropout, chunks=2)
         apart = squared_difference(logits[size:], jax.nn.softmax(target))
-        total = cross_entropy(logits[:size], batch.y) + protocol.weight(logits.shape[1], moment) * apart
+        total = cross_entropy(logits[:size], batch.y) + chosen.weight(logits.shape[1], moment) * apart
         return total, taps["batch_stats"]
 
-    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), recipe=protocol.recipe)
+    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), recipe=chosen.recipe)

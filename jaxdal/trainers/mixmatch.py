@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdal.losses import mix, mixing_shares, sharpen, soft_cross_entropy, squared_difference
-from jaxdal.trainers.protocol import PROTOCOLS, check_option, passes
+from jaxdal.trainers.protocol import check_option, passes, protocol
 from jaxdal.types import Array, Batch, Moment, Network, Phase, Trainer, Tree
 
 PARTS = 3  # of a mixed batch: the labelled images and two views of the unlabelled ones
@@ -34,7 +34,7 @@ def mixmatch(
     running statistics; with fewer labels than a batch they are drawn with replacement, where no step was taken. Their
     clamp of gradients came after the step, so that there is none here.
     """
-    protocol = PROTOCOLS[preset].adjusted(weight, ramp_epochs)
+    chosen = protocol("mixmatch", preset).adjusted(weight, ramp_epochs)
     check_option("mixmatch", "temperature", temperature, lambda number: number > 0)
     check_option("mixmatch", "alpha", alpha, lambda number: number >= 0)
     check_option("mixmatch", "average", average, lambda number: 0 <= number < 1)
@@ -62,9 +62,9 @@ def mixmatch(
         logits = logits[order]
         supervised = soft_cross_entropy(logits[:size], targets[:size])
         unsupervised = squared_difference(logits[size:], targets[size:])
-        return supervised + protocol.weight(num_classes, moment) * unsupervised, taps["batch_stats"]
+        return supervised + chosen.weight(num_classes, moment) * unsupervised, taps["batch_stats"]
 
-    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), average=average, recipe=protocol.recipe)
+    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), average=average, recipe=chosen.recipe)
 
 
 def interleaving(size: int) -> np.ndarray:

@@ -68,7 +68,18 @@ PROTOCOLS = {
 }
 
 
+def protocol(trainer: str, preset: str) -> Protocol:
+    """Return the hyper-parameters of a preset.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if preset not in tuple(PROTOCOLS):  # it may be a list, which no dict can look up
+        raise InputError(f"preset={preset!r} of {trainer} is neither {' nor '.join(map(repr, PROTOCOLS))}")
+    return PROTOCOLS[preset]
+
+
 def check_option(trainer: str, name: str, value: object, fits: Callable[[float], bool]) -> None:
     """Raises InputError unless the option is a number that fits."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value == float("inf") or not fits(value):
         raise InputError(f"{name}={value!r} of {trainer} is out of range")

@@ -1,0 +1,34 @@
+"""What a command says before it starts: about the images, about the strategy, about the training."""
+
+import sys
+
+from jaxdal import data, hosts, settings, trainers
+from jaxdal.types import Dataset, Strategy
+
+
+def on_images(images: Dataset, rules: settings.Settings, quiet: bool) -> None:
+    """Say what own images are and what is suspicious."""
+    if not quiet and rules.dataset not in data.TABLE:
+        _say(settings.told(rules, images))
+    for remark in data.remarks(images):
+        _say(f"{rules.dataset}: {remark}")
+
+
+def on_strategy(rules: settings.Settings, strategy: Strategy) -> None:
+    """Warn where a strategy compares views of an image, and there is but one."""
+    for signal in strategy.needs:
+        if signal.unaugmented and not (rules.crop or rules.flip):
+            _say(f"{rules.strategy}: no image is augmented (--crop=0 --nomirror), so that {signal.unaugmented}")
+
+
+def on_training(rules: settings.Settings, strategy: Strategy) -> None:
+    """Warn where an average of weights is mostly the first ones."""
+    average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
+    if (start := average ** min(rules.steps)) > 0.05:
+        told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
+        _say(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs")
+
+
+def _say(sentence: str) -> None:
+    if hosts.first():
+        print(sentence, file=sys.stderr, flush=True)
