@@ -132,7 +132,7 @@ def start(cache: Path, call: str, *arguments: object) -> list[tuple[int, str, st
     processes = []
     for own in range(2):
         environment = os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(own),

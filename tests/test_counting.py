@@ -57,8 +57,9 @@ def test_scoring_and_selection_are_divided():
 
 def test_profile_of_a_step():
     report = profile_step.main(["--batch=4", "--steps=2", "--repeats=1", "--pool=32", "--labels=16"])
-    (whole,), kinds, largest, before = report.tables.values()
+    (whole,), kinds, largest, longest, before = report.tables.values()
     assert whole["kernels"] == sum(row["kernels"] for row in kinds) > 10
     assert whole["MB between kernels"] == pytest.approx(sum(row["MB"] for row in kinds), rel=1e-3)
     assert largest[0]["MB"] == max(row["MB"] for row in largest)
+    assert longest[0]["us"] == max(row["us"] for row in longest) > 0
     assert "dot_general" in {row["operation"] for row in before}

@@ -19,6 +19,8 @@ TRAINED_ALIKE = [
     for way in dict.fromkeys((strategy.trainer, strategy.wrap) for strategy in BUILT.values())
 ]
 
+WIDTHS = {"features": (48,), "likeness": (3,), "logits": (4,), "probs": (4,)}  # numbers of a signal, if not one
+
 
 def side_by_side(names: list[str]) -> Strategy:
     """Remember all that the `select` of each of these would be given, and see that it takes it.
@@ -41,7 +43,11 @@ def side_by_side(names: list[str]) -> Strategy:
         everything = {"key": jax.random.key_data(key), "known": known, **values}
         return top_unknown(jnp.zeros(known.shape), known, k), everything
 
-    return Strategy(needs, select, wrap=members[0].wrap, trainer=members[0].trainer)
+    def memory(n: int) -> dict[str, np.ndarray]:
+        found = {signal.name: np.zeros((n, *WIDTHS.get(signal.name, ())), np.float32) for signal in needs}
+        return {"key": np.zeros(2, np.uint32), "known": np.zeros(n, np.int32), **found}
+
+    return Strategy(needs, select, memory, members[0].wrap, members[0].trainer)
 
 
 def first_round(dataset: jaxdal.Dataset, names: list[str], folder: Path) -> tuple[dict, dict[str, np.ndarray]]:

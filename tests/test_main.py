@@ -176,7 +176,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, blobs: Dataset) -> Finish
     """What a small command leaves behind when a user starts it, without the settings of these tests."""
     folder = tmp_path_factory.mktemp("command")
     save_npz(folder / "blobs.npz", blobs)
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    own = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     command = [sys.executable, "-W", "error", "-m", "jaxdal.main", "--dataset=npz:blobs.npz", "--workdir=out", *SMALL]
     process = subprocess.run(
