@@ -12,7 +12,9 @@ above random sampling on every data set; the best of the supervised (SAL) and se
 
 import sys
 
+import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from experiments import command, grid, published
 from experiments.plans import Options, Run
@@ -48,6 +50,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         "API in percentage points, mean ± standard deviation over the seeds that finished both this method and random "
         "sampling; in brackets: published. Semi-supervised methods are compared with supervised random sampling.",
         *(note for column in columns for note in column.notes),
+        *_agreement(columns, name),
         *_low_power(columns, "accuracy of the last epoch, " if options.best else ""),
     ]
     headings = ["method", "", *(f"{published.DATASETS.get(one.dataset, one.dataset)} (published)" for one in columns)]
@@ -65,6 +68,22 @@ def _numbers(columns: list[grid.Column]) -> pd.DataFrame:
         part.insert(2, "published_api", pd.Series(known, part.index, dtype=float))
         parts.append(part)
     return pd.concat(parts)
+
+
+def _agreement(columns: list[grid.Column], name: str) -> list[str]:
+    """How near the methods of a column are to what was published for them under the same name."""
+    told = []
+    for column in columns:
+        known = {method: published.API.get(method, {}).get(column.dataset) for method in column.table.index}
+        pairs = [(grid.value(column, method, name), theirs) for method, theirs in known.items() if theirs]
+        ours, theirs = np.asarray([pair for pair in pairs if not np.isnan(pair[0])], float).reshape(-1, 2).T
+        if len(ours) > 2:
+            told.append(
+                f"{published.DATASETS[column.dataset]}: of {len(ours)} published methods, {np.sum(ours * theirs > 0)} "
+                f"lie on the published side of random; mean difference {np.mean(np.abs(ours - theirs)):.2f} points, "
+                f"rank correlation {spearmanr(ours, theirs).statistic:.2f} (Spearman)."
+            )
+    return told
 
 
 def _low_power(columns: list[grid.Column], of: str) -> list[str]:

@@ -41,10 +41,11 @@ def _small_models():
 
 @pytest.fixture(scope="module")
 def full_optimisation() -> Iterator[None]:
-    """Compile as users do, for tests of what that makes of numbers: steps of models, packs, many devices, stored picks.
+    """Let LLVM optimise, for tests of what that makes of numbers: steps of models, packs, many devices, stored picks.
 
     Elsewhere the optimisations of LLVM are left out, which take a third of the time of compiling: XLA does to a program
     what it does as ever, but the code for a processor is plain, without vectors and without products fused with sums.
+    A command with nothing but a user's settings is in test_main.py.
     """
     jax.config.update("jax_disable_most_optimizations", False)
     yield
