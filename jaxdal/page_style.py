@@ -16,7 +16,7 @@ dd { margin: 0 0 .6rem; }
 
 .scroll { overflow-x: auto; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .42rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ececec; }
+th, td { padding: .28rem .3rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ececec; }
 th { font-weight: 600; }
 thead th { border-bottom: 1px solid #777; vertical-align: bottom; white-space: normal; }
 th button { all: unset; cursor: pointer; }
