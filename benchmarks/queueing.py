@@ -35,9 +35,7 @@ class Item(NamedTuple):
     command: tuple[str, ...]  # of Python; {folder}, {data} and {out} are replaced
     data: str = ""  # the data set that it needs
     continues: bool = False  # where it was stopped: an experiment; others begin anew
-    least: float = (
-        0.0  # seconds that must be left for it, if it is known to need more, or less, than others of its kind
-    )
+    least: float = 0.0  # seconds that must be left for it; 0: as many as for others of its kind
 
     def folder(self, out: Path) -> Path:
         """Where its results go."""
