@@ -4,6 +4,8 @@ Scales, here and nowhere else:
 - full: the paper's budgets and epochs, seeds 0 to 4.
 - half: half of the epochs, seeds 0 to 4; and on the grid of Tables 3 to 5 and Figure 7 queries twice as large, so that
   it has half of the rounds and a quarter of the work. Another experiment: its journals stand on their own.
+- cpu: what two cores can do in an afternoon. As half, with seed 0 and the ends of every sweep; methods that train on
+  unlabelled images too pass over them 4 times, and the weight of MixMatch's second loss grows to the same share of it.
 - smoke: does it work at all? Seed 0, one epoch, at most three rounds, the ends of every sweep, the first method of
   Figures 6 and 8, and digits in place of every data set that was not asked for. Its numbers mean nothing.
 """
@@ -13,7 +15,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from experiments.published import DATASETS, METHODS
-from jaxdal import data
+from jaxdal import data, strategies
 from jaxdal.budgets import Budget, count
 
 
@@ -73,6 +75,7 @@ class Scale(NamedTuple):
     epochs: Fraction | int  # a share of the data set's epochs, or their number
     queries: int = 1  # how many times as large they are on the main grid
     rounds: int | None = None  # at most
+    passes: int | None = None  # epochs of methods whose epochs are of the whole pool, however few the labels
     ends: bool = False  # only the first and the last point of a sweep
     methods: int | None = None  # at most, of a sweep
     stand_in: str | None = None  # for data sets that were not asked for
@@ -83,6 +86,7 @@ FIVE = (0, 1, 2, 3, 4)
 SCALES = {
     "full": Scale(FIVE, Fraction(1)),
     "half": Scale(FIVE, Fraction(1, 2), queries=2, folder="half"),
+    "cpu": Scale((0,), Fraction(1, 2), queries=2, passes=4, ends=True, folder="cpu"),
     "smoke": Scale((0,), 1, rounds=3, ends=True, methods=1, stand_in="digits", folder="smoke"),
 }
 
@@ -141,12 +145,25 @@ def landing(dataset: str, n_start: str, n_query: str, n_end: str, most_rounds: i
 
 def _runs(options: Options, dataset: str, budget: Budget, strategies: Sequence[str], **more: object) -> list[Run]:
     """A run for each strategy and seed."""
-    share = SCALES[options.scale].epochs
-    epochs = share if isinstance(share, int) else int(data.TABLE[dataset].epochs * share)
-    one = Run(
-        dataset, "", 0, *budget, epochs, options.preset, eval_every=int(options.best), pack=options.pack
-    )._replace(**more)  # type: ignore[arg-type]
-    return [one._replace(strategy=name, seed=seed) for name in strategies for seed in options.all_seeds()]
+    one = Run(dataset, "", 0, *budget, 0, options.preset, eval_every=int(options.best), pack=options.pack)._replace(
+        **more  # type: ignore[arg-type]
+    )
+    return [
+        _trained(one._replace(strategy=name, seed=seed), SCALES[options.scale])
+        for name in strategies
+        for seed in options.all_seeds()
+    ]
+
+
+def _trained(run: Run, scale: Scale) -> Run:
+    """The run with its epochs."""
+    whole, trainer = data.TABLE[run.dataset].epochs, strategies.build(run.strategy).trainer
+    if scale.passes is None or trainer == "supervised":
+        return run._replace(epochs=scale.epochs if isinstance(scale.epochs, int) else int(whole * scale.epochs))
+    run = run._replace(epochs=scale.passes)
+    if trainer != "mixmatch" or run.preset != "paper":  # the clean preset's grows with the steps that there are
+        return run
+    return run._replace(trainer=f"mixmatch(ramp_epochs={200 * run.epochs // whole})")  # published: 200, of whole ones
 
 
 def nothing(options: Options) -> list[Run]:

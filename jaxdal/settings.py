@@ -114,8 +114,7 @@ def resolve(
         raise InputError(f"--learning_rate={learning_rate} is not a positive number")
     multiple = net.pack_multiple if pack == 0 else 1
     if pack == 0:
-        # On a CPU a block-diagonal convolution costs as many times more as there are runs.
-        pack = 1 if platform == "cpu" and not net.cpu_loop else net.pack
+        pack = net.cpu_pack if platform == "cpu" else net.pack
     pool = images.train_y.shape[0]
     labels = budget(
         info.n_start if n_start is None else n_start, info.n_query if n_query is None else n_query,

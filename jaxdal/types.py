@@ -53,6 +53,7 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Array, dict[str, Any]]]
     pack: int  # most runs that one accelerator trains at once with profit
     pack_multiple: int = 1  # packs of a multiple of it are fastest: `parallel.packs`
+    cpu_pack: int = 1  # as `pack`, of a CPU
     cpu_loop: bool = False  # as fast inside a compiled loop on a CPU: no convolution of XLA's in it
     # (variables, taps of `apply`, keys: key[B]) -> logits f32[B, K], with a fresh dropout mask from each example's key
     stochastic_head: Callable[..., Array] | None = None

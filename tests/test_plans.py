@@ -174,6 +174,21 @@ def test_half_has_half_the_epochs_and_on_the_grid_half_the_rounds():
         assert [run._replace(epochs=run.epochs // 2) for run in full] == half
 
 
+def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
+    of = {run.strategy: run for run in PLANS["table3"](Options(scale="cpu", datasets=("mnist",)))}
+    for run in some("table3", HALF, seed=0, dataset="mnist"):
+        if run.strategy in published.SAL:
+            assert of[run.strategy] == run, "the journals of one are those of the other"
+    assert len(of) == 19
+    assert {(of[name].epochs, of[name].trainer) for name in published.SSAL} == {
+        (4, None),
+        (4, "mixmatch(ramp_epochs=16)"),
+    }
+    assert of["waal"].trainer is None
+    assert {run.trainer for run in PLANS["fig2"](Options(scale="cpu", preset="clean"))} == {None}
+    assert [run.n_start for run in PLANS["fig4"](Options(scale="cpu", datasets=("mnist",)))] == [300, 6000]
+
+
 def test_options_choose():
     options = Options(("digits", "mnist"), ("badge", "bald(draws=20)"), (7, 9), preset="clean", best=True, pack=1)
     runs = PLANS["table3"](options)
@@ -255,5 +270,6 @@ def test_flags():
 def test_scales_do_not_overwrite_each_other():
     parser = flags.parser("x", None)
     folders = {scale: flags.parse(parser, [f"--scale={scale}"]).results for scale in SCALES}
-    assert folders == {"full": Path("runs/paper"), "half": Path("runs/half"), "smoke": Path("runs/smoke")}
+    names = {"full": "paper", "half": "half", "cpu": "cpu", "smoke": "smoke"}
+    assert folders == {scale: Path("runs", name) for scale, name in names.items()}
     assert flags.parse(parser, ["--scale=smoke", "--results=here"]).results == Path("here")

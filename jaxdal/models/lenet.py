@@ -126,7 +126,7 @@ def lenet(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.
         logits: Any = Linear(num_classes).apply({"params": params["Linear_1"]}, nn.relu(features) * units)
         return logits
 
-    return Model(init, apply, pack=32, cpu_loop=True, stochastic_head=stochastic_head)
+    return Model(init, apply, pack=32, cpu_pack=8, cpu_loop=True, stochastic_head=stochastic_head)
 
 
 def _masks(keys: Array) -> tuple[Array, Array]:
