@@ -182,7 +182,7 @@ def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
     assert len(of) == 19
     assert {(of[name].epochs, of[name].trainer) for name in published.SSAL} == {
         (4, None),
-        (4, "mixmatch(ramp_epochs=16)"),
+        (4, "mixmatch(average=0.99, ramp_epochs=16)"),
     }
     assert of["waal"].trainer is None
     assert {run.trainer for run in PLANS["fig2"](Options(scale="cpu", preset="clean"))} == {None}
