@@ -137,6 +137,22 @@ def test_what_took_too_long_waits_for_a_longer_call(tmp_path):
     assert statuses(items, tmp_path) == ["done", "done"]
 
 
+def test_a_benchmark_that_keeps_its_rounds_goes_on(tmp_path):
+    world, items = World(), [item("slow", 900, keeps=True)]
+    assert world.call(items, tmp_path, 540) == ["slow"]
+    assert world.call(items, tmp_path, 100) == [], "but with time enough to do something"
+    assert world.call(items, tmp_path, 540) == ["slow"]
+    assert statuses(items, tmp_path) == ["stopped"]
+    listed = {one.name: one for one in on_gpu.benchmarks()}
+    assert [name for name, one in listed.items() if one.keeps] == ["rounds", "rounds_2"]
+    kept = items[0].folder(tmp_path) / "unfinished/digest/margin"
+    kept.mkdir(parents=True)
+    for name in ("journal.jsonl", "memory_0.npz", "weights.bin"):
+        (kept / name).touch()
+    assert [path.name for path in queueing.small_files(tmp_path)][:2] == ["journal.jsonl", "memory_0.npz"]
+    assert kept / "weights.bin" not in queueing.small_files(tmp_path)
+
+
 def test_items_wait_for_their_data(tmp_path, capsys):
     world, items = World(), [item("needy", 1, data="mnist", continues=True), item("other", 1)]
     assert world.call(items, tmp_path, 540) == ["other"]
