@@ -7,10 +7,11 @@
 
 The order is ORDER: does it compute the right numbers; steps, packs, MixMatch and selection beside the rivals, with the
 figures that have a target first (every command that the docstring of a benchmark marks `# one GPU`, perhaps with the
-seconds that it must have left); does it learn what the published runs learnt; whole rounds; the rest; then tables and
-figures of the paper, whose journals and reports are in OUT/paper. A call skips what an earlier one has completed with
-the same code on the same device, starts nothing that it has no time for, continues half-done experiments, and prints
-every new figure beside the committed one of the same device. Where JAX finds no accelerator, nothing is started.
+seconds that it must have left, and with `continues` if it goes on where it was ended); does it learn what the published
+runs learnt; whole rounds; the rest; then tables and figures of the paper, whose journals and reports are in OUT/paper.
+A call skips what an earlier one has completed with the same code on the same device, starts nothing that it has no time
+for, continues half-done experiments, and prints every new figure beside the committed one of the same device. Where JAX
+finds no accelerator, nothing is started.
 README.md in this folder has the commands of a session.
 """
 
@@ -41,7 +42,7 @@ ORDER = (  # names, with *
     "select_cluster_margin*", "learning_mnist", "portability_2", "rounds", "rounds_[23]", "train_step_2", "select_*",
     "learning_*", "*",
 )  # fmt: skip
-MARKED = re.compile(r"python -m (benchmarks\.\w+)( .*?)? +# one GPU(?:, (\d+) s)?$", re.MULTILINE)
+MARKED = re.compile(r"python -m (benchmarks\.\w+)( .*?)? +# one GPU(?:, (\d+) s)?(, continues)?$", re.MULTILINE)
 CHECK = 120.0  # seconds that JAX has to find a device
 LEARNING = {"mnist": "mnist", "cifar10_start": "cifar10", "cifar10_end": "cifar10"}  # check -> data set
 PAPER = (  # table or figure, data set, seeds
@@ -54,12 +55,12 @@ def benchmarks() -> Iterator[Item]:
     """Whatever the docstrings of this folder mark."""
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         found = MARKED.findall(ast.get_docstring(ast.parse(path.read_text())) or "")
-        for number, (module, flags, least) in enumerate(found, 1):
+        for number, (module, flags, least, again) in enumerate(found, 1):
             if module != f"benchmarks.{path.stem}":
                 continue
             name = path.stem if number == 1 else f"{path.stem}_{number}"
             options = [flag for flag in flags.split() if not flag.startswith("--out=")]
-            yield Item(name, ("-m", module, *options, "--out={folder}"), least=float(least or 0))
+            yield Item(name, ("-m", module, *options, "--out={folder}"), least=float(least or 0), keeps=bool(again))
 
 
 def learning() -> Iterator[Item]:

@@ -35,6 +35,7 @@ class Item(NamedTuple):
     command: tuple[str, ...]  # of Python; {folder}, {data} and {out} are replaced
     data: str = ""  # the data set that it needs
     continues: bool = False  # where it was stopped: an experiment; others begin anew
+    keeps: bool = False  # a benchmark that goes on all the same
     least: float = 0.0  # seconds that must be left for it; 0: as many as for others of its kind
 
     def folder(self, out: Path) -> Path:
@@ -74,8 +75,8 @@ def work(
 ) -> None:  # fmt: skip
     """Start one item after another while there is time for it. data: the data sets that are there; until: by `clock`.
 
-    An item that does not fit is passed over for later ones that do. One that was ended for lack of time and cannot be
-    continued is started again only if there is more time than it had. retry: what failed is started again. after: is
+    An item that does not fit is passed over for later ones that do. One that was ended for lack of time and cannot go
+    on is started again only if there is more time than it had. retry: what failed is started again. after: is
     called whenever an item has ended. here: as for `Notes`.
     """
     notes, start = Notes(out, here), start or run
@@ -88,7 +89,7 @@ def work(
             continue
         left = until - clock() - GRACE
         enough = item.least or (LEAST if item.continues else ALLOWANCE)
-        if left < (enough if item.continues else max(enough, note["longest"] + 1)):
+        if left < (enough if item.continues or item.keeps else max(enough, note["longest"] + 1)):
             continue
         folder, begin = item.folder(out), clock()
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +182,7 @@ def small_files(out: Path) -> list[Path]:
         "device.json",
         "logs/*",
         *(f"{kind}/{depth}" for kind in KINDS for depth in ("*/*", "*/*/*")),
+        *(f"benchmarks/*/unfinished/*/*/{name}" for name in ("journal.jsonl", "memory_*.npz")),
         *paper,
     )
     found = (path for depth in depths for path in out.glob(depth))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxdal import cost, hosts
 from jaxdal.errors import InputError
@@ -83,9 +84,17 @@ class InsideRound:
 
     def restore(self, round_: int, seeds: Sequence[int], state: Tree) -> Interrupted | None:
         """Return the newest readable state of the pack of these seeds in this round. state: a fresh one."""
-        return hosts.from_first(lambda: self._newest(round_, seeds, state))
+        kept = hosts.arrays_from_first(lambda: self._newest(round_, seeds, state))
+        if not kept:
+            return None
+        # As what they are, since files of NumPy have no name for bfloat16.
+        leaves = [kept[f"leaves/{at:04}"].view(leaf.dtype) for at, leaf in enumerate(jax.tree.leaves(state))]
+        start = "seconds/"
+        seconds = {name.removeprefix(start): float(kept[name]) for name in kept if name.startswith(start)}
+        return Interrupted(leaves, int(kept["done"]), seconds, kept["best"])
 
-    def _newest(self, round_: int, seeds: Sequence[int], state: Tree) -> Interrupted | None:
+    def _newest(self, round_: int, seeds: Sequence[int], state: Tree) -> dict[str, np.ndarray]:
+        """Return the arrays of a file under their names, those of folders with a slash; none if no file is readable."""
         shapes = [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(state)]
         for path in sorted(self._path(seeds).glob("step_" + "[0-9]" * 8), reverse=True):
             with contextlib.suppress(InputError):
@@ -95,9 +104,8 @@ class InsideRound:
                     continue
                 if [(leaf.shape[1:], leaf.dtype) for leaf in leaves] != shapes:  # of another version of a library
                     continue
-                seconds = {stage: float(value) for stage, value in tree["seconds"].items()}
-                return Interrupted(leaves, int(tree["done"]), seconds, tree["best"])
-        return None
+                return flatten_dict(tree, sep="/")
+        return {}
 
     def offer(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
               best: np.ndarray, *, end: bool = False) -> None:  # fmt: skip

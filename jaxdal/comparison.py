@@ -5,6 +5,7 @@ a trainer changes about the optimiser is part of the method; the rest (data, mod
 must be equal. Runs of one method and different seeds are merged, whichever journals they are in.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxdal import journal, strategies
 from jaxdal.budgets import Budget
 from jaxdal.errors import InputError
 from jaxdal.journal import SECONDS, Group, Line
-from jaxdal.metrics import balanced
+from jaxdal.metrics import balanced, bought
 
 FREE = ("strategy", "trainer", "seeds", "pack", "eval_every")  # these differ within an experiment
 OPTIMISER = ("learning_rate", "momentum", "weight_decay", "clamp", "decay_kernels_only")  # a trainer may change these
@@ -45,7 +46,7 @@ class Experiment(NamedTuple):
     labels: list[int]  # of each round, from the budgets
     methods: list[str]  # the baseline first, if it is there
     seeds: list[int]  # of all methods
-    rounds: pd.DataFrame  # method, seed, round, labelled, accuracy, accuracy_best, accuracy_balanced, seconds...
+    rounds: pd.DataFrame  # method, seed, round, labelled, accuracy, accuracy_best, accuracy_balanced, query_classes...
     runs: pd.DataFrame  # method, seed, state, told, journals: a row for every method and seed, missing ones too
     sources: list[Source]
 
@@ -147,13 +148,15 @@ def _experiment(title: str, config: Line, sources: list[Source]) -> Experiment:
     budget: list[Any] = [config.get(key) for key in Budget._fields]
     labels = Budget(*budget).labels if all(type(number) is int for number in budget) else seen
     rows, runs = [], []
+    nothing: Line = {}
     for method in methods:
         members = [source for source, name in zip(sources, names, strict=True) if name == method]
         for seed in seeds:
             state, told, lines, where = _run(seed, members, len(labels))
             runs.append({"method": method, "seed": seed, "state": state, "told": told, "journals": where})
-            rows += [{"method": method, **_row(line)} for line in lines if "diverged" not in line]
-    columns = ["method", *_row({})]
+            pairs = itertools.zip_longest(lines, lines[1:], fillvalue=nothing)
+            rows += [{"method": method, **_row(line, later)} for line, later in pairs if "diverged" not in line]
+    columns = ["method", *_row({}, {})]
     return Experiment(
         title, config, labels, methods, seeds, pd.DataFrame(rows, columns=columns), pd.DataFrame(runs), sources
     )
@@ -190,8 +193,9 @@ def disagreement(accounts: Sequence[Sequence[Line]]) -> int | None:
     return min(found, default=None)
 
 
-def _row(line: Line) -> dict[str, Any]:
-    seconds = line.get("seconds", {})
+def _row(line: Line, later: Line) -> dict[str, Any]:
+    """later: the next round of the same run, which knows what this one has bought."""
+    seconds, (classes, largest) = line.get("seconds", {}), bought(line, later)
     return {
         "seed": line.get("seed"),
         "round": line.get("round"),
@@ -199,6 +203,8 @@ def _row(line: Line) -> dict[str, Any]:
         "accuracy": line.get("accuracy"),
         "accuracy_best": line.get("accuracy_best"),
         "accuracy_balanced": balanced(line),
+        "query_classes": classes,
+        "query_largest": largest,
         **{key: seconds.get(key) for key in SECONDS},
         "runs_at_once": line.get("runs_at_once"),
         "selected_at_once": line.get("selected_at_once", line.get("runs_at_once")),

@@ -5,8 +5,8 @@ nobody needs orders. What does not follow from them (files, clocks, errors) is f
 itself, and told to all, here. All processes call these functions in the same order; one that is alone tells nobody.
 """
 
+import io
 import json
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxdal import memory
 from jaxdal.errors import InputError
 from jaxdal.journal import Contents, Journal
 from jaxdal.parallel import Lanes
@@ -53,26 +54,72 @@ def meet(devices: Sequence[jax.Device]) -> None:
 
 
 def from_first(find: Callable[[], T]) -> T:
-    """Return what `find` returns in process 0, which alone calls it.
+    """Return what `find` returns in process 0, which alone calls it: values that are the same again after JSON.
+
+    Raises:
+        InputError: `find` has raised it; then everywhere.
+        TypeError: there are tuples, arrays or keys that are not text in it, and others to tell.
+    """
+    if not together():
+        return find()
+    found: T = json.loads(_tell(lambda: as_json(find())))
+    return found
+
+
+def arrays_from_first(find: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays that `find` returns in process 0, which alone calls it; bfloat16 comes as bytes without type.
 
     Raises:
         InputError: `find` has raised it; then everywhere.
     """
-    if not together():
-        return find()
-    data = pickle.dumps(_outcome(find)) if first() else b""
-    parts, last = multihost_utils.broadcast_one_to_all(np.asarray(divmod(len(data), PART), np.int32)).tolist()
+    return memory.read(io.BytesIO(_tell(lambda: as_npz(find())))) if together() else find()
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as JSON, of which `json.loads` makes the same value: -0.0, NaN, and the order of keys as well.
+
+    Raises:
+        TypeError: it would make another one.
+    """
+    if not _plain(value):
+        raise TypeError("only None, numbers, texts, and lists and dicts of them can be told to other processes")
+    return json.dumps(value).encode()
+
+
+def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as the bytes of an .npz."""
+    file = io.BytesIO()
+    memory.write(file, arrays)
+    return file.getvalue()
+
+
+def _plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(type(key) is str for key in value) and all(map(_plain, value.values()))
+    if type(value) is list:
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, str)  # not their heirs, such as numpy.float64
+
+
+def _tell(find: Callable[[], bytes]) -> bytes:
+    """Return the bytes that `find` returns in process 0; raises InputError where it does, in all of them."""
+    data, refused = b"", False
+    if first():
+        outcome = _outcome(find)
+        refused = outcome.refused is not None
+        data = json.dumps(outcome.refused).encode() if refused else outcome.found
+    sizes = np.asarray([*divmod(len(data), PART), refused], np.int32)
+    parts, last, refused = multihost_utils.broadcast_one_to_all(sizes).tolist()
     told = []
     for part, size in enumerate([PART] * parts + [last]):
         block = np.zeros(2 ** max(size - 1, 63).bit_length(), np.uint8)  # of few sizes: each is a program
         if first():
             block[:size] = np.frombuffer(data[part * PART : part * PART + size], np.uint8)
         told.append(multihost_utils.broadcast_one_to_all(block)[:size].tobytes())
-    # A pickle, but one that process 0 of this very command has just made: no file is ever read as one.
-    outcome: _Outcome = pickle.loads(b"".join(told))
-    if outcome.refused is not None:
-        raise InputError(outcome.refused)
-    return outcome.found
+    data = b"".join(told)
+    if refused:
+        raise InputError(json.loads(data))
+    return data
 
 
 def from_each(find: Callable[[], T]) -> T:
@@ -117,12 +164,12 @@ def open_journal(start: Callable[[], Journal]) -> Journal:
     """
     opened: list[Journal] = []
 
-    def begin() -> tuple[Path, dict[str, Any], list[Any]]:
+    def begin() -> list[Any]:
         opened.append(start())
-        return opened[0].path, opened[0].header, opened[0].groups
+        return [str(opened[0].path), opened[0].header, opened[0].groups]
 
     path, header, groups = from_first(begin)
-    return opened[0] if opened else Echo(path, -1, Contents(header, groups, header["environment"], 0))
+    return opened[0] if opened else Echo(Path(path), -1, Contents(header, groups, header["environment"], 0))
 
 
 class Echo(Journal):

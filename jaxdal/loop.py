@@ -305,7 +305,7 @@ def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
             for batch in (run.initial, *picks):
                 run.buy(batch)
     if groups and jax.tree.leaves(one.runs[0].memory):
-        arrays = hosts.from_first(lambda: load_memory(one.folder, len(groups) - 1, memory_leaves(one.runs)))
+        arrays = hosts.arrays_from_first(lambda: load_memory(one.folder, len(groups) - 1, memory_leaves(one.runs)))
         for run in one.runs:
             leaves = [arrays[name] for name in memory_leaves([run])]
             run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)

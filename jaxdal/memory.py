@@ -1,10 +1,11 @@
-"""What a strategy remembers from round to round, on disk beside the journal; no pickles."""
+"""What a strategy remembers from round to round, on disk beside the journal; arrays as bytes, and no pickles."""
 
 import io
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -21,10 +22,7 @@ def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> Non
     path = Path(workdir) / f"memory_{round}.npz"
     partial = path.with_suffix(".npz.partial")
     with partial.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+        write(file, arrays)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -39,9 +37,8 @@ def load_memory(workdir: Path, round: int, like: Mapping[str, np.ndarray] | None
     """
     path = Path(workdir) / f"memory_{round}.npz"
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-        arrays = {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
+        with path.open("rb") as file:
+            arrays = read(file)
     except FileNotFoundError:
         raise InputError(f"{path} is missing, without which round {round + 1} cannot start.") from None
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
@@ -50,3 +47,22 @@ def load_memory(workdir: Path, round: int, like: Mapping[str, np.ndarray] | None
         if name not in arrays or arrays[name].shape != expected.shape:
             raise InputError(f"{path} is damaged (it has no array {name!r} of the shape {expected.shape}).")
     return arrays
+
+
+def write(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz; unlike those of `numpy.savez`, its arrays may have any name, "file" as well.
+
+    Raises:
+        ValueError: an array holds Python objects, which only a pickle could store.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+
+
+def read(file: IO[bytes]) -> dict[str, np.ndarray]:
+    """The arrays that `write` wrote, in their order; other bytes raise what zipfile and NumPy raise."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    return {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}

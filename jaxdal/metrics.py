@@ -20,6 +20,18 @@ def balanced(line: Line) -> float | None:
     return sum(shares) / len(shares) if shares else None
 
 
+def bought(line: Line, later: Line) -> tuple[int | None, float | None]:
+    """Number of classes that a round's query has images of, and the share of the largest; None where no line says so.
+
+    later: the next round, whose `class_counts` are those of `line` and of its query.
+    """
+    counts = [one.get("class_counts") for one in (line, later)]
+    if not counts[0] or not counts[1] or sum(counts[0]) == sum(counts[1]):
+        return None, None
+    query = np.subtract(counts[1], counts[0])
+    return int((query > 0).sum()), float(query.max() / query.sum())
+
+
 def gains(ours: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """Paired differences in percentage points, of the seeds that both curves have: a row per seed.
 

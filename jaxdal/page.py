@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from jaxdal import comparison, figures, significance, verdicts
+from jaxdal import comparison, figures, queries, significance, verdicts
 from jaxdal.comparison import COMPLETE, Comparison, Experiment
 from jaxdal.page_style import SCRIPT, STYLE
 from jaxdal.significance import Ranks
@@ -78,11 +78,13 @@ def _experiment(verdict: Verdict) -> str:
             figures.gains(table, figures.pairs(experiment)), "API of every method",
             "API with its 95 % interval (Student), and each seed as a stroke. ▲ better, ▼ worse, ● not told apart.",
         )  # fmt: skip
+    bought = queries.query_table(experiment)
     return "\n".join([
         f"<h2>{_text(experiment.title)}</h2>",
         "<h3>Verdicts</h3>", _table(verdicts.verdict_table(verdict)), gains,
         "<h3>Accuracy against labels</h3>", _panels(verdict), _table(verdicts.accuracy_table(experiment)),
         "<h3>Cost</h3>", _table(verdicts.cost_table(verdict)),
+        *(["<h3>Queries</h3>", _table(bought)] if bought.rows else []),
         "<h3>Pairwise penalties</h3>", _heat(verdict.penalties),
         "<h3>Ranks</h3>", _ranks(verdict.ranks),
     ])  # fmt: skip

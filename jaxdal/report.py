@@ -232,7 +232,7 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
     Raises:
         InputError: a folder has no journal, or none can be read.
     """
-    from jaxdal import comparison, page, verdicts
+    from jaxdal import comparison, page, queries, verdicts
 
     found = comparison.read(folders)
     judged = [verdicts.judge(one) for one in found.experiments]
@@ -241,9 +241,9 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
     for verdict in judged:
         _print_cells(verdicts.verdict_table(verdict))
         _print_cells(verdicts.cost_table(verdict))
-        gaps = verdicts.gap_table(verdict.experiment)
-        if gaps.rows:
-            _print_cells(gaps)
+        for table in (queries.query_table(verdict.experiment), verdicts.gap_table(verdict.experiment)):
+            if table.rows:
+                _print_cells(table)
     if len(judged) > 1:
         _print_cells(verdicts.overview(judged))
     if out is None:

@@ -21,11 +21,12 @@ SECONDS = dict.fromkeys((*STAGES, "compile"), 0.0) | {"train": 4.0, "infer": 1.0
 
 def write(
     folder: Path, curves: dict[int, Sequence[float | None]], *, lines: dict[str, Any] | None = None,
-    environment: dict[str, Any] | None = None, **config: Any,
+    environment: dict[str, Any] | None = None, counts: dict[int, Sequence[Sequence[int]]] | None = None, **config: Any,
 ) -> Path:  # fmt: skip
     """A journal with the accuracies of each seed and round; None: the run diverges there. -> its folder.
 
-    lines: further keys of every line, `seconds` and `runs_at_once` among them.
+    lines: further keys of every line, `seconds` and `runs_at_once` among them. counts: `class_counts` of each seed and
+    round.
     """
     told = CONFIG | {"seeds": list(curves)} | config
     labels = Budget(told["n_start"], told["n_query"], told["n_end"]).labels
@@ -42,6 +43,7 @@ def write(
                     continue
                 end = labels[round_ + 1] if round_ + 1 < len(labels) else labels[round_]
                 line |= {"accuracy": accuracy, "picks": order[labels[round_] : end]}
+                line |= {"class_counts": counts[seed][round_]} if counts else {}
                 group.append(line | ({"initial": order[: labels[0]]} if round_ == 0 else {}) | (lines or {}))
             book.append(group)
     return Path(folder)

@@ -57,7 +57,7 @@ def layer(image: tuple[int, int, int], classes: int, dtype: Any = jnp.float32) -
         features = jax.nn.relu((hidden - moments["mean"]) * jax.lax.rsqrt(moments["var"] + 1e-5))
         return features @ params["last"], {"features": features, "batch_stats": running}
 
-    return Model(init, apply, pack=5, cpu_loop=True)
+    return Model(init, apply, pack=5, cpu_pack=5, cpu_loop=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not 
 
 from benchmarks import profile_step, rounds, selecting, streaming, timing, train_ssl_step, train_step
 from jaxdal import Result
+from jaxdal.journal import Journal
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install -e '.[bench]'")
 TOY = ["--batch=4", "--runs=1,2", "--steps=2", "--repeats=2", "--pool=32", "--labels=16"]
@@ -182,7 +184,56 @@ def test_rounds(tmp_path):
     assert [row["compile"] > 0 for row in rows] == [True, False, False]
     assert rows[-1]["selection %"] is None, "the last round selects nothing"
     assert whole["train"] == pytest.approx(sum(row["train"] for row in rows), rel=1e-3)
-    assert (tmp_path / "rounds.json").exists()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["rounds.json", "rounds.md"], "no journals stay"
+    assert not {"partial", "continued"} & json.loads((tmp_path / "rounds.json").read_text()).keys()
+
+
+def test_rounds_that_are_ended_are_in_the_tables_and_go_on(tmp_path, monkeypatch):
+    """As in the middle of a long round: the tables are there before the command ends, and whatever ends it."""
+    monkeypatch.setattr(rounds, "EVERY", 0.01)
+    run_together, append, played = rounds.jaxdal.run_together, Journal.append, []
+    table = tmp_path / "rounds.json"
+
+    def saved(*parts: str) -> bool:
+        return table.exists() and json.loads(table.read_text())["partial"] == ", ".join(parts)
+
+    def stopping(book, group):
+        append(book, group)
+        played.append(group[0]["round"])
+        if len(played) == 3:
+            for _ in range(3000):
+                if saved("margin: 2 rounds", "entropy: 1 rounds"):
+                    raise KeyboardInterrupt
+                time.sleep(0.01)
+            pytest.fail("nothing was saved")
+
+    command = [
+        "--dataset=synthetic", "--pool=60", "--model=lenet", "--n_start=20", "--n_query=10", "--n_end=40", "--epochs=1",
+        "--batch=8", "--strategy=margin,entropy", "--no-starts", f"--out={tmp_path}",
+    ]  # fmt: skip
+    monkeypatch.setattr(rounds, "source", lambda: "of this test")
+    monkeypatch.setattr(Journal, "append", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.main(command)
+    assert played == [0, 0, 1]
+    stopped = json.loads(table.read_text())["tables"]
+    assert [len(rows) for rows in stopped.values()] == [2, 1, 2]
+
+    other = ["--seeds=1", *command]
+    monkeypatch.setattr(rounds.jaxdal, "run_together", lambda *_, workdirs, **__: pytest.fail(str(workdirs.exists())))
+    with pytest.raises(pytest.fail.Exception, match="False"):
+        rounds.main(other)  # another command begins in a folder of its own
+    monkeypatch.setattr(rounds.jaxdal, "run_together", run_together)
+    report = rounds.main(command)
+    assert played == [0, 0, 1, 1, 2, 2], "what is in the journals is not played again"
+    whole = json.loads(table.read_text())
+    assert whole["continued"] == "margin: 2 rounds, entropy: 1 rounds"
+    assert "partial" not in whole
+    assert [len(rows) for rows in whole["tables"].values()] == [3, 3, 2]
+    assert whole["tables"] == report.tables
+    for title, rows in list(stopped.items())[:2]:
+        assert whole["tables"][title][: len(rows)] == rows
+    assert not (tmp_path / "unfinished").exists()
 
 
 def test_rounds_of_several_strategies(monkeypatch):
@@ -226,7 +277,10 @@ def test_starts_are_cold_then_warm(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    cold, warm = rounds.starts([], module="stand_in")
+    found = [([*rows], far) for rows, far in rounds.starts([], module="stand_in")]
+    assert [far for _, far in found] == ["1 of 2 starts", "2 of 2 starts"]
+    cold, warm = found[-1][0]
+    assert found[0][0] == [cold], "a table that is saved before the second start"
     assert (cold["start"], cold["compile"], cold["train"]) == ("cold", 18, 2)
     assert (warm["start"], warm["compile"]) == ("warm", 0)
     assert min(cold["seconds"], warm["seconds"]) > 0

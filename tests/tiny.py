@@ -58,7 +58,7 @@ def tiny(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.f
         )
         return logits
 
-    return Model(init, apply, pack=32, cpu_loop=True, stochastic_head=stochastic_head)
+    return Model(init, apply, pack=32, cpu_pack=32, cpu_loop=True, stochastic_head=stochastic_head)
 
 
 def two_stages(image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
