@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not 
 from benchmarks import (
     profile_step,
     rounds,
+    select_cluster_margin,
     selecting,
     streaming,
     timing,
@@ -215,3 +216,28 @@ def test_mixmatch_steps_beside_supervised_ones():
     if rival:
         assert "x eager" not in rows[0], "MixMatch is no rival of a supervised step"
         assert rows[1]["x eager"] == pytest.approx(rows[1]["images/s"] / rows[2]["images/s"], rel=1e-3)
+
+
+def test_cluster_margin_beside_its_rivals():
+    torch = find_spec("torch") is not None
+    report = select_cluster_margin.main(["--rows=150", "--width=32", "--picks=5", "--repeats=1"])
+    first, later = report.tables.values()
+    libraries = ["scipy linkage, clustering alone", "scikit-learn, clustering alone"]
+    assert [row["what"] for row in first] == ["jaxdal", *["torch on cpu, all distances in memory"] * torch, *libraries]
+    assert [row["what"] for row in later] == ["jaxdal", *["torch on cpu, by sorting"] * torch]
+    assert first[0]["compile s"] > 0
+    for row in (*first, *later):
+        assert (row["rows"], row["width"], row["picks"]) == (150, 32, 5)
+        assert row["s"] >= row["least s"] > 0
+
+
+@needs_torch
+def test_cluster_margin_times_no_rival_that_does_something_else(monkeypatch, capsys):
+    options = ["--rows=150", "--width=32", "--picks=5", "--repeats=1", "--rivals=device"]
+    monkeypatch.setattr(select_cluster_margin.InTorch, "clusters", lambda self: np.arange(150))
+    tables = select_cluster_margin.main(options).tables.values()
+    assert [[row["what"] for row in rows] for rows in tables] == [["jaxdal"], ["jaxdal", "torch on cpu, by sorting"]]
+    assert "left out: torch on cpu, all distances in memory: ArithmeticError: other clusters" in capsys.readouterr().err
+    monkeypatch.setattr(select_cluster_margin.InTorch, "_picks", lambda self, cluster, draws=None: np.arange(5))
+    with pytest.raises(SystemExit, match="other picks"):
+        select_cluster_margin.main(options)

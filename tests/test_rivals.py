@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import cluster_margin as slow
 
 from jaxdal import losses, settings
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")  # which the modules below import
 # ruff: noqa: E402
 from benchmarks import rounds, train_ssl_step, train_step
 from benchmarks.rival_torch import Rival, network
+from benchmarks.rival_torch_cluster_margin import clusters, picks
 from benchmarks.rival_torch_loader import LoaderRival
 from benchmarks.rival_torch_mixmatch import MixMatchLoaderRival, MixMatchRival
 
@@ -170,3 +172,25 @@ def test_every_rival_of_a_step_can_be_asked_for(monkeypatch):
     assert [(type(one), one._best) for one in made] == [(MixMatchRival, False), (MixMatchRival, True)]
     assert list(train_ssl_step.RIVALS) == list(train_step.RIVALS)
     assert len(set(train_ssl_step.RIVALS.values()) | set(train_step.RIVALS.values())) == 6
+
+
+@pytest.mark.parametrize("count", [1, 5, 32, 40])
+def test_clusters_of_torch_are_those_of_the_definition(count):
+    features = np.random.default_rng(3).standard_normal((40, 6)).astype(np.float32)
+    found = clusters(torch.from_numpy(features), count).numpy()
+    expected = slow.partition(slow.average_linkage(features), 40, count)
+    assert {frozenset(np.flatnonzero(found == number).tolist()) for number in np.unique(found)} == expected
+
+
+def test_picks_of_torch_are_those_of_the_definition():
+    """With members of a cluster by margin, of which some are equal, and fewer examples than candidates."""
+    rng = np.random.default_rng(0)
+    probs = rng.integers(1, 9, (60, 3)).astype(np.float32)
+    known, cluster = np.where(rng.random(60) < 0.3, 0, -1), rng.integers(0, 20, 60)
+    top = np.sort(probs, axis=1)
+    margins = top[:, 2] - top[:, 1]
+    unknown = int(np.sum(known < 0))
+    for candidates in (20, unknown):
+        given = (torch.from_numpy(part) for part in (probs, known >= 0, cluster, margins))
+        found = picks(*given, 10, candidates).tolist()
+        assert found == slow.picks(margins, known, cluster, candidates // 10 if candidates == 20 else 6, 10)
