@@ -62,8 +62,9 @@ class Figure(NamedTuple):
 # On a CPU: what ends in minutes. The larger marks are for a GPU, whose list is that of benchmarks.on_gpu.
 ON_CPU = {
     "train_step": ("train_step", "--model=lenet --batch=64 --runs=1,5 --steps=32 --repeats=5 --rivals=eager,loader"),
-    "train_ssl_step": ("train_ssl_step", "--model=lenet --batch=64 --steps=16 --repeats=3"),
+    "train_ssl_step": ("train_ssl_step", "--model=lenet --batch=64 --steps=16 --repeats=3 --rivals=eager,loader"),
     **{f"select_{name}": (f"select_{name}", "--n=5000 --d=128 --k=100") for name in ("coreset", "badge", "kmeans")},
+    "select_cluster_margin": ("select_cluster_margin", "--rows=4000 --width=128"),
     "rounds": ("rounds", ""),
 }
 

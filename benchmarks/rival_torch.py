@@ -25,12 +25,17 @@ class LeNet(nn.Module):
         self.first, self.second = nn.Conv2d(channels, 10, 5), nn.Conv2d(10, 20, 5)
         self.hidden, self.head = nn.Linear(320, 50), nn.Linear(50, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, 28, 28] -> [B, K]."""
+    def forward(self, x: Tensor, chunks: int = 1) -> Tensor:
+        """[B, C, 28, 28] -> [B, K]; without BatchNorm, `chunks` change nothing."""
         x = functional.relu(functional.max_pool2d(self.first(x), 2))
         x = functional.relu(functional.max_pool2d(functional.dropout2d(self.second(x), 0.5, self.training), 2))
         x = functional.relu(self.hidden(x.flatten(1)))
         return self.head(functional.dropout(x, 0.5, self.training))
+
+
+def normalised(norm: nn.Module, x: Tensor, chunks: int) -> Tensor:
+    """Apply BatchNorm as if so many equal parts of a batch came one after another."""
+    return norm(x) if chunks == 1 else torch.cat([norm(part) for part in x.chunk(chunks)])
 
 
 class Block(nn.Module):
@@ -40,15 +45,17 @@ class Block(nn.Module):
         super().__init__()
         self.first, self.first_norm = nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         self.second, self.second_norm = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        same = stride == 1 and channels == width
-        self.shortcut: nn.Module = nn.Identity()
-        if not same:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.same = stride == 1 and channels == width
+        if not self.same:
+            self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, chunks: int) -> Tensor:
         """[B, C, H, W] -> [B, width, H / stride, W / stride]."""
-        y = functional.relu(self.first_norm(self.first(x)))
-        return functional.relu(self.second_norm(self.second(y)) + self.shortcut(x))
+        y = functional.relu(normalised(self.first_norm, self.first(x), chunks))
+        if not self.same:
+            x = normalised(self.shortcut_norm, self.shortcut(x), chunks)
+        return functional.relu(normalised(self.second_norm, self.second(y), chunks) + x)
 
 
 class ResNet18(nn.Module):
@@ -61,12 +68,14 @@ class ResNet18(nn.Module):
         for stage, wider in enumerate(widths):
             blocks += [Block(width, wider, 1 if stage == 0 else 2), Block(wider, wider, 1)]
             width = wider
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(width, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, 32, 32] -> [B, K]."""
-        x = self.blocks(functional.relu(self.norm(self.stem(x))))
+    def forward(self, x: Tensor, chunks: int = 1) -> Tensor:
+        """[B, C, 32, 32] -> [B, K]; chunks: as for `normalised`."""
+        x = functional.relu(normalised(self.norm, self.stem(x), chunks))
+        for block in self.blocks:
+            x = block(x, chunks)
         return self.head(x.mean((2, 3)))
 
 
@@ -109,9 +118,7 @@ class Rival:
         )  # fmt: skip
         mode = "reduce-overhead" if self._cuda else "default"
         self._loss: Callable[[Any], Tensor] = torch.compile(self._forward, mode=mode) if best else self._forward
-        if best:  # or each replay of a graph would copy the whole pool: attributes of a plain class are inputs to it
-            for resident in (self._images, self._labels, self._mean, self._std):
-                torch._dynamo.mark_static_address(resident)
+        self._stay(self._images, self._labels, self._mean, self._std)
         self._order = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.last = torch.zeros(())
 
@@ -162,14 +169,24 @@ class Rival:
                     gradient.clamp_(-clamp, clamp)
         self._sgd.step()
 
+    def _stay(self, *residents: Tensor) -> None:
+        """Say that these are never replaced: else each replay of a graph would copy them, even the whole pool.
+
+        Attributes of a plain class are inputs to it.
+        """
+        for resident in residents if self._best else ():
+            torch._dynamo.mark_static_address(resident)
+
     def _forward(self, index: Any) -> Tensor:
-        x = self._augment(self._images[index])
+        return functional.cross_entropy(self._logits(self._augment(self._images[index])), self._labels[index])
+
+    def _logits(self, x: Tensor, chunks: int = 1) -> Tensor:
+        """f32[B, C, H, W] -> f32[B, K]; chunks: as for `normalised`."""
         if not self._best:
-            return functional.cross_entropy(self._model(x), self._labels[index])
-        x = x.contiguous(memory_format=torch.channels_last)
+            return self._model(x, chunks)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits = self._model(x)
-        return functional.cross_entropy(logits.float(), self._labels[index])
+            logits = self._model(x.contiguous(memory_format=torch.channels_last), chunks)
+        return logits.float()
 
     def _augment(self, x: Tensor) -> Tensor:
         """u8[B, C, H, W] -> f32[B, C, H, W]: crop, flip, normalise, each image by its own draw."""

@@ -19,24 +19,24 @@ from jaxdal.settings import Settings
 
 WORKERS = 4  # or as many as there are cores
 
-Example = tuple[Tensor, int]
 
+class Pictures(Dataset[tuple[Tensor | int, ...]]):
+    """Images and labels; each image is transformed whenever it is asked for."""
 
-class Pictures(Dataset[Example]):
-    """Labelled images, transformed one by one."""
-
-    def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray) -> None:
-        """images: u8[L, H, W, C], labels: int[L]."""
-        self._images, self._labels = images, labels
+    def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray, views: int = 1) -> None:
+        """images: u8[L, H, W, C], labels: int[L]. views: how many of an image there are in an example."""
+        self._images, self._labels, self._views = images, labels, views
         self._crop, self._flip = settings.crop, settings.flip
         self._mean, self._std = (torch.tensor(one).view(-1, 1, 1) for one in (settings.mean, settings.std))
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, place: int) -> Example:
-        """-> f32[C, H, W], label."""
-        pixels = self._images[place]
+    def __getitem__(self, place: int) -> tuple[Tensor | int, ...]:
+        """-> f32[C, H, W], as many as there are views, and the label."""
+        return *(self._view(self._images[place]) for _ in range(self._views)), int(self._labels[place])
+
+    def _view(self, pixels: np.ndarray) -> Tensor:
         image = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])
         if self._crop:
             width, height = image.size
@@ -45,7 +45,30 @@ class Pictures(Dataset[Example]):
         if self._flip and torch.rand(()) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         x = torch.from_numpy(np.array(image).reshape(pixels.shape).transpose(2, 0, 1).copy())
-        return (x.float() / 255 - self._mean) / self._std, int(self._labels[place])
+        return (x.float() / 255 - self._mean) / self._std
+
+
+class Batches:
+    """Batches of a DataLoader, epoch after epoch, on a device."""
+
+    def __init__(self, pictures: Pictures, batch: int, device: torch.device, workers: int | None = None) -> None:
+        """workers: None for WORKERS."""
+        if workers is None:
+            workers = min(WORKERS, len(os.sched_getaffinity(0)))
+        self._device = device
+        self._loader = DataLoader(
+            pictures, batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,  # JAX's threads do not survive a fork
+        )  # fmt: skip
+        self._epoch = iter(self._loader)
+
+    def __next__(self) -> list[Tensor]:
+        batch = next(self._epoch, None)
+        if batch is None:
+            self._epoch = iter(self._loader)
+            batch = next(self._epoch)
+        return [part.to(self._device, non_blocking=True) for part in batch]
 
 
 class LoaderRival(Rival):
@@ -56,24 +79,13 @@ class LoaderRival(Rival):
     ) -> None:
         """images: u8[N, H, W, C], labels: int[N], known: int[L], the images that have labels."""
         super().__init__(settings, images[:1], labels[:1], known, best=False)
-        if workers is None:
-            workers = min(WORKERS, len(os.sched_getaffinity(0)))
-        self._loader = DataLoader(
-            Pictures(settings, images[known], labels[known]), settings.recipe.batch, shuffle=True, drop_last=True,
-            num_workers=workers, pin_memory=self._cuda, persistent_workers=workers > 0,
-            multiprocessing_context="spawn" if workers else None,  # JAX's threads do not survive a fork
-        )  # fmt: skip
-        self._batches = iter(self._loader)
+        pictures = Pictures(settings, images[known], labels[known])
+        self._batches = Batches(pictures, settings.recipe.batch, self.device, workers)
 
-    def _next(self) -> tuple[Tensor, Tensor]:
+    def _next(self) -> list[Tensor]:
         """The next batch, of the next epoch where one ends."""
-        batch = next(self._batches, None)
-        if batch is None:
-            self._batches = iter(self._loader)
-            batch = next(self._batches)
-        x, y = (part.to(self.device, non_blocking=True) for part in batch)
-        return x, y
+        return next(self._batches)
 
-    def _forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _forward(self, batch: list[Tensor]) -> Tensor:
         x, y = batch
-        return functional.cross_entropy(self._model(x), y)
+        return functional.cross_entropy(self._logits(x), y)

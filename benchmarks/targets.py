@@ -85,8 +85,8 @@ TARGETS = (
     ),
     *(
         Target(
-            f"cluster_margin, 50,000 x {width}", None, most, "select_cluster_margin", "Cluster-Margin",
-            "jaxdal, first", column="seconds", where=partial(square, width),
+            f"cluster_margin, 50,000 x {width}", None, most, "select_cluster_margin", "Cluster-Margin, first query",
+            column="s", where=partial(square, width),
         )
         for width, most in {128: 5, 512: 15}.items()
     ),

@@ -1,12 +1,12 @@
 """MixMatch steps: beside supervised ones of the same network and batch, and beside PyTorch doing the same thing.
 
     python -m benchmarks.train_ssl_step --model=lenet --batch=64
-    python -m benchmarks.train_ssl_step --model=resnet18_thin --batch=256 --precision=bf16 --steps=256   # one GPU, 120 s
+    python -m benchmarks.train_ssl_step --model=resnet18_thin --batch=256 --precision=bf16 --steps=128 --repeats=5   # one GPU, 240 s
     python -m benchmarks.train_ssl_step --model=resnet18_thin --batch=256 --runs=4 --trainers=supervised,mixmatch,waal --precision=bf16 --steps=128 --rivals=none   # one GPU, 180 s
 
 `x supervised` is how many times as long as a supervised step of ours, of as many runs, a step takes. Counted in forward passes of B images,
 F, a supervised step takes 3 F and MixMatch 2 F for the guesses and 9 F for the mixed images: 3.67 times as much arithmetic.
-`images/s` counts the B labelled images of a step in every row.
+`images/s` counts the B labelled images of a step in every row; `x eager` and its like compare MixMatch with MixMatch.
 """  # noqa: E501
 
 import argparse
@@ -14,14 +14,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks import train_step
 from benchmarks.timing import Report, environment, rounded
 from benchmarks.train_step import (
     PROTOCOL,
     Contender,
     Table,
+    add_ratios,
     arrays,
     measured,
     ours,
@@ -29,26 +32,27 @@ from benchmarks.train_step import (
     publish,
     rivals,
     rules_for,
+    theirs,
 )
 from jaxdal.settings import Settings
 from jaxdal.types import Dataset
 
-RIVAL = "torch, mixmatch as commonly written"
+if TYPE_CHECKING:
+    from benchmarks.rival_torch_mixmatch import MixMatchRival  # imports torch
+
+RIVALS = {name: what.replace("torch, ", "torch, mixmatch ") for name, what in train_step.RIVALS.items()}
 
 
-def theirs(rules: Settings, images: Dataset, steps: int) -> Contender:
-    """Make and warm MixMatch in PyTorch."""
-    from benchmarks.rival_torch_mixmatch import MixMatchRival
+def rival(rules: Settings, images: Dataset, known: np.ndarray, name: str) -> "MixMatchRival":
+    """Make one of RIVALS. known: i64[L], the images that have labels."""
+    from benchmarks.rival_torch_mixmatch import MixMatchLoaderRival, MixMatchRival
 
-    known = np.random.default_rng(0).permutation(rules.pool)[: rules.budget.n_start]
-    trainee = MixMatchRival(rules, images.train_x, images.train_y, known)
-    trainee.steps(steps)
-    trainee.choose_threads(steps)
-    return Contender(RIVAL, 1, "f32", None, trainee)
+    given = rules, images.train_x, images.train_y, known
+    return MixMatchLoaderRival(*given) if name == "loader" else MixMatchRival(*given, best=name == "best")
 
 
-def contest(options: argparse.Namespace, rival: bool) -> Iterator[Table]:
-    """Make and measure packs of every size and trainer, and the rival: -> the table as far as it is."""
+def contest(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Table]:
+    """Make and measure packs of every size and trainer, and the rivals: -> the table as far as it is."""
     images = arrays(PROTOCOL[options.model], options.pool)
 
     def make(runs: int, trainer: str) -> Contender:
@@ -60,14 +64,18 @@ def contest(options: argparse.Namespace, rival: bool) -> Iterator[Table]:
         for runs in options.runs
         for trainer in options.trainers.split(",")
     }
-    if rival:
-        makers[RIVAL] = partial(theirs, rules_for(options, images, 1, "mixmatch"), images, options.steps)
+    rules = rules_for(options, images, 1, "mixmatch")
+    makers |= {
+        RIVALS[name]: partial(theirs, rules, images, options.steps, name, what=RIVALS[name], make=rival)
+        for name in names
+    }
     for rows, far in measured(options, makers):
         supervised = {row["runs"]: row["ms/step"] for row in rows if row["what"].startswith("jaxdal, supervised")}
         for row in rows:
             row["x supervised"] = (
                 rounded(row["ms/step"] / supervised[row["runs"]]) if row["runs"] in supervised else None
             )
+        add_ratios([row for row in rows if "mixmatch" in row["what"]], {name: RIVALS[name] for name in names})
         yield rows, far
 
 
@@ -81,7 +89,7 @@ def main(argv: Sequence[str]) -> Report:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX first looks for devices
     report = Report("train_ssl_step", environment(argv, "benchmarks.train_ssl_step", ["torch"] if names else []))
     title = f"MixMatch step: {options.model}, in turns of {options.steps} steps"
-    publish(report, title, contest(options, bool(names)), options.out)
+    publish(report, title, contest(options, names), options.out)
     return report
 
 

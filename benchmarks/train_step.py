@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -37,6 +37,9 @@ from jaxdal.engine import answering
 from jaxdal.lab import Lab, blocks_for
 from jaxdal.settings import Settings
 from jaxdal.types import Dataset
+
+if TYPE_CHECKING:
+    from benchmarks.rival_torch import Rival  # imports torch
 
 PROTOCOL = {"lenet": "mnist", "resnet18_thin": "cifar10", "resnet18": "cifar10"}  # whose recipe a model is trained by
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -152,19 +155,27 @@ def ours(rules: Settings, images: Dataset, steps: int) -> Contender:
     return Contender(packed, runs, rules.precision, clock.seconds["compile"], trainee)
 
 
-def theirs(rules: Settings, images: Dataset, steps: int, name: str) -> Contender:
-    """Make and warm a rival; compilation is what its first steps take longer than the same steps later."""
+def rival(rules: Settings, images: Dataset, known: np.ndarray, name: str) -> "Rival":
+    """Make one of RIVALS. known: i64[L], the images that have labels."""
     from benchmarks.rival_torch import Rival
     from benchmarks.rival_torch_loader import LoaderRival
 
+    given = rules, images.train_x, images.train_y, known
+    return LoaderRival(*given) if name == "loader" else Rival(*given, best=name == "best")
+
+
+def theirs(
+    rules: Settings, images: Dataset, steps: int, name: str, *, what: str,
+    make: Callable[[Settings, Dataset, np.ndarray, str], "Rival"] = rival,
+) -> Contender:  # fmt: skip
+    """Make and warm a rival; compilation is what its first steps take longer than the same steps later."""
     best = name == "best"
     known = np.random.default_rng(0).permutation(rules.pool)[: rules.budget.n_start]
-    given = rules, images.train_x, images.train_y, known
-    trainee = LoaderRival(*given) if name == "loader" else Rival(*given, best=best)
+    trainee = make(rules, images, known, name)
     first = seconds(partial(trainee.steps, steps))
     compiling = max(0.0, first - seconds(partial(trainee.steps, steps))) if best else None
     trainee.choose_threads(steps)
-    return Contender(RIVALS[name], 1, "bf16" if best else "f32", compiling, trainee)
+    return Contender(what, 1, "bf16" if best else "f32", compiling, trainee)
 
 
 @contextlib.contextmanager
@@ -183,16 +194,20 @@ def contest(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Table
         f"{runs} packed": partial(ours, rules_for(options, images, runs), images, options.steps)
         for runs in options.runs
     }
-    makers |= {
-        RIVALS[name]: partial(theirs, rules_for(options, images, 1), images, options.steps, name) for name in names
-    }
+    rules = rules_for(options, images, 1)
+    makers |= {RIVALS[name]: partial(theirs, rules, images, options.steps, name, what=RIVALS[name]) for name in names}
     for rows, far in measured(options, makers):
-        rates = {row["what"]: row["images/s"] for row in rows}
-        for row in rows:
-            for name in names:
-                if RIVALS[name] in rates:
-                    row[f"x {name}"] = rounded(rates[row["what"]] / rates[RIVALS[name]])
+        add_ratios(rows, {name: RIVALS[name] for name in names})
         yield rows, far
+
+
+def add_ratios(rows: Sequence[Row], rivals: Mapping[str, str]) -> None:
+    """Say how many times as many images a second as each rival a row makes. rivals: name -> its row's `what`."""
+    rates = {row["what"]: row["images/s"] for row in rows}
+    for row in rows:
+        for name, what in rivals.items():
+            if what in rates:
+                row[f"x {name}"] = rounded(rates[row["what"]] / rates[what])
 
 
 def measured(options: argparse.Namespace, makers: Mapping[str, Callable[[], Contender]]) -> Iterator[Table]:

@@ -15,7 +15,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
-from benchmarks import profile_step, rounds, selecting, streaming, timing, train_ssl_step, train_step
+from benchmarks import (
+    profile_step,
+    rounds,
+    select_cluster_margin,
+    selecting,
+    streaming,
+    timing,
+    train_ssl_step,
+    train_step,
+)
 from jaxdal import Result
 from jaxdal.journal import Journal
 
@@ -121,49 +130,6 @@ def test_streaming():
     assert trained[0]["GB/s"] is None
     assert trained[1]["GB/s"] == pytest.approx(trained[1]["images/s"] * 28 * 28 / 1e9, rel=1e-3)
     assert scored[1]["GB/s"] == pytest.approx(scored[1]["images/s"] / 2 * 28 * 28 / 1e9, rel=1e-3), "once for both"
-
-
-@needs_torch
-@pytest.mark.parametrize(("model", "crop", "parameters"), [("lenet", 0, 21_840), ("resnet18_thin", 4, 701_466)])
-def test_rival_does_the_same_work(model, crop, parameters):
-    from benchmarks.rival_torch import Rival
-    from jaxdal import settings
-
-    images = rounds.synthetic((28, 28, 1) if model == "lenet" else (32, 32, 3), 32)
-    budget = {"n_start": 32, "n_query": 1, "n_end": 32}
-    rules = settings.resolve(train_step.PROTOCOL[model], images, "random", model=model, batch=8, **budget)
-    assert rules.crop == crop
-    rival = Rival(rules, images.train_x, images.train_y, np.arange(32), best=False)
-    assert sum(parameter.numel() for parameter in rival._parameters) == parameters
-    before = [parameter.detach().clone() for parameter in rival._parameters]
-    rival.steps(1)
-    assert rival.finite()
-    assert not any(bool((old == new).all()) for old, new in zip(before, rival._parameters, strict=True))
-
-
-@needs_torch
-@pytest.mark.parametrize("model", ["lenet", "resnet18_thin"])
-def test_rival_behind_a_loader(model):
-    """Each image of a batch is a crop of a labelled one, mirrored or not, normalised, with the label of that."""
-    from benchmarks.rival_torch_loader import LoaderRival
-    from jaxdal import settings
-
-    images = rounds.synthetic((28, 28, 1) if model == "lenet" else (32, 32, 3), 20)
-    budget = {"n_start": 16, "n_query": 1, "n_end": 16}
-    rules = settings.resolve(train_step.PROTOCOL[model], images, "random", model=model, batch=8, **budget)
-    known, side, border = np.arange(4, 20), images.train_x.shape[1], rules.crop
-    rival = LoaderRival(rules, images.train_x, images.train_y, known, workers=0)
-    x, y = (np.asarray(part) for part in rival._next())
-    pixels = (x.transpose(0, 2, 3, 1) * rules.std + rules.mean) * 255
-    padded = np.pad(images.train_x[known], ((0, 0), (border, border), (border, border), (0, 0))).astype(np.float32)
-    views = [padded[:, i : i + side, j : j + side] for i in range(2 * border + 1) for j in range(2 * border + 1)]
-    views += [view[:, :, ::-1] for view in views if rules.flip]
-    for image, label in zip(pixels, y, strict=True):
-        found = {int(n) for view in views for n in np.flatnonzero(np.abs(view - image).max((1, 2, 3)) < 0.01)}
-        assert [images.train_y[known[n]] for n in found] == [label]
-    for _ in range(3):  # the second epoch begins
-        rival.steps(1)
-    assert rival.finite()
 
 
 @needs_torch
@@ -301,3 +267,31 @@ def test_mixmatch_steps_beside_supervised_ones():
     assert [row["what"] for row in rows] == ["jaxdal, supervised", "jaxdal, mixmatch", *rival]
     assert rows[0]["x supervised"] == 1
     assert rows[1]["x supervised"] == pytest.approx(rows[1]["ms/step"] / rows[0]["ms/step"], rel=1e-3)
+    if rival:
+        assert "x eager" not in rows[0], "MixMatch is no rival of a supervised step"
+        assert rows[1]["x eager"] == pytest.approx(rows[1]["images/s"] / rows[2]["images/s"], rel=1e-3)
+
+
+def test_cluster_margin_beside_its_rivals():
+    torch = find_spec("torch") is not None
+    report = select_cluster_margin.main(["--rows=150", "--width=32", "--picks=5", "--repeats=1"])
+    first, later = report.tables.values()
+    libraries = ["scipy linkage, clustering alone", "scikit-learn, clustering alone"]
+    assert [row["what"] for row in first] == ["jaxdal", *["torch on cpu, all distances in memory"] * torch, *libraries]
+    assert [row["what"] for row in later] == ["jaxdal", *["torch on cpu, by sorting"] * torch]
+    assert first[0]["compile s"] > 0
+    for row in (*first, *later):
+        assert (row["rows"], row["width"], row["picks"]) == (150, 32, 5)
+        assert row["s"] >= row["least s"] > 0
+
+
+@needs_torch
+def test_cluster_margin_times_no_rival_that_does_something_else(monkeypatch, capsys):
+    options = ["--rows=150", "--width=32", "--picks=5", "--repeats=1", "--rivals=device"]
+    monkeypatch.setattr(select_cluster_margin.InTorch, "clusters", lambda self: np.arange(150))
+    tables = select_cluster_margin.main(options).tables.values()
+    assert [[row["what"] for row in rows] for rows in tables] == [["jaxdal"], ["jaxdal", "torch on cpu, by sorting"]]
+    assert "left out: torch on cpu, all distances in memory: ArithmeticError: other clusters" in capsys.readouterr().err
+    monkeypatch.setattr(select_cluster_margin.InTorch, "_picks", lambda self, cluster, draws=None: np.arange(5))
+    with pytest.raises(SystemExit, match="other picks"):
+        select_cluster_margin.main(options)

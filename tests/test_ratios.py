@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
-from benchmarks import on_gpu, queueing, ratios
+from benchmarks import on_gpu, queueing, ratios, train_ssl_step
 
 CARD = "1 x NVIDIA H100 80GB HBM3 (gpu)"
 TITLE = "Training step: resnet18_thin, in turns of 256 steps"
@@ -87,6 +87,34 @@ def test_seconds_and_processor_seconds(tmp_path):
     row = found["MixMatch step against a supervised one, thin ResNet-18", "<= 2.2x"]
     assert (row["ratio"], row["met"]) == (2.5, "no")
     assert found["default command, cold start on a CPU", "<= 60 s"]["ours"] == "11.0 s"
+
+
+def test_the_two_queries_of_cluster_margin_have_rivals_of_their_own(tmp_path):
+    size = {"rows": 50_000, "width": 128}
+    first = [{"what": "jaxdal", **size, "s": 4.0, "cpu s": 1.0}, {"what": "torch, all distances", **size, "s": 6.0}]
+    later = [{"what": "jaxdal", **size, "s": 0.01}, {"what": "torch, by sorting", **size, "s": 0.02}]
+    write(tmp_path / "h100/c", "select_cluster_margin", "-", [])
+    place = tmp_path / "h100/c/select_cluster_margin.json"
+    queries = {
+        f"Cluster-Margin, {query} query: 1 pick": rows for query, rows in {"first": first, "later": later}.items()
+    }
+    place.write_text(json.dumps({**json.loads(place.read_text()), "tables": queries}))
+    found, beside = tables(tmp_path)
+    row = found["cluster_margin, 50,000 x 128", "<= 5 s"]
+    assert (row["ours"], row["met"]) == ("4.00 s", "yes"), "the first query has the target"
+    assert found["cluster_margin, 50,000 x 512", "<= 15 s"]["ours"] is None
+    assert [(row["rival"], row["ratio"]) for row in beside] == [
+        ("6.00 s (torch, all distances)", 1.5), ("0.0200 s (torch, by sorting)", 2)
+    ]  # fmt: skip
+
+
+def test_mixmatch_is_compared_with_mixmatch(tmp_path):
+    rates = {"jaxdal, supervised": 900.0, "jaxdal, mixmatch": 300.0}
+    rates |= dict(zip(train_ssl_step.RIVALS.values(), (100.0, 200.0, 50.0), strict=True))
+    steps = [{"what": what, "batch": 64, "runs": 1, "images/s": rate} for what, rate in rates.items()]
+    write(tmp_path / "h100/m", "train_ssl_step", "MixMatch step: lenet, in turns", steps)
+    _, beside = tables(tmp_path)
+    assert [row["ratio"] for row in beside] == [3, 1.5, 6]
 
 
 def test_a_crowded_machine_misses_no_target(tmp_path):
