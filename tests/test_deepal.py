@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
@@ -57,17 +58,17 @@ def test_both_sides_and_their_ratio(images, tmp_path, monkeypatch):
         if "jaxdal.main" not in command:
             _, _, told = real(command, folder, environ)
             return 6.0, 9.0, told
-        flags = main.FLAGS.__class__()
-        flags.append_flag_values(main.FLAGS)
-        flags(command[command.index("jaxdal.main") :])
-        asked.append((flags.strategy, flags.n_start, flags.n_query, flags.n_end, flags.epochs, flags.mirror))
-        with np.load(flags.dataset.removeprefix("npz:")) as cut:
+        with flagsaver.flagsaver():  # the flags are those of the process
+            flags = main.FLAGS
+            flags(command[command.index("jaxdal.main") :])
+            asked.append((flags.strategy, flags.n_start, flags.n_query, flags.n_end, flags.epochs, flags.mirror))
+            dataset, workdir = flags.dataset, Path(flags.workdir)
+        with np.load(dataset.removeprefix("npz:")) as cut:
             assert len(cut["train_images"]) == 30
         lines = [{"config": {}}, *({"round": number, "accuracy": number / 4} for number in (1, 2, 3))]
-        (Path(flags.workdir) / "journal.jsonl").parent.mkdir()
-        (Path(flags.workdir) / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        warm = flags.workdir.endswith("warm")
-        return (2.0, 3.0, "") if warm else (4.0, 5.0, "")
+        workdir.mkdir()
+        (workdir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return (2.0, 3.0, "") if workdir.name.endswith("warm") else (4.0, 5.0, "")
 
     monkeypatch.setattr(deepal, "timed", timed)
     (tmp_path / "clone").mkdir()
