@@ -156,10 +156,15 @@ def _runs(options: Options, dataset: str, budget: Budget, strategies: Sequence[s
     ]
 
 
+def of_pool(run: Run) -> bool:
+    """Whether its epochs are passes over the whole pool, and not over the labelled images."""
+    return (run.trainer or strategies.build(run.strategy).trainer) != "supervised"
+
+
 def _trained(run: Run, scale: Scale) -> Run:
     """The run with its epochs."""
     whole, trainer = data.TABLE[run.dataset].epochs, strategies.build(run.strategy).trainer
-    if scale.passes is None or trainer == "supervised":
+    if scale.passes is None or not of_pool(run):
         return run._replace(epochs=scale.epochs if isinstance(scale.epochs, int) else int(whole * scale.epochs))
     run = run._replace(epochs=scale.passes)
     if trainer != "mixmatch" or run.preset != "paper":  # the clean preset's grows with the steps that there are

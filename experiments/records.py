@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.plans import SIZES, Run
-from jaxdal import comparison, data, journal, settings
+from experiments.plans import SIZES, Run, of_pool
+from jaxdal import comparison, data, journal, settings, strategies
 from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING, PARTIAL, Experiment, Source
 from jaxdal.errors import InputError
 from jaxdal.journal import Line
@@ -124,17 +124,28 @@ class Records:
         return (PARTIAL, f"{len(lines)} of {rounds} rounds") if len(lines) < rounds else (COMPLETE, "")
 
     def sources(self, runs: Iterable[Run]) -> list[Source]:
-        """The journals of some runs, with the seeds of these runs only."""
-        wanted: dict[Path, tuple[Record, list[int]]] = {}
+        """The journals of some runs, with the seeds of these runs only, and what they are compared by.
+
+        Epochs over the pool and over the labelled images are two units, and a scale may have options for the trainer:
+        the plan says that they are compared all the same, and the report what they are.
+        """
+        wanted: dict[Path, tuple[Record, Run, list[int]]] = {}
+        epochs: dict[str, int] = {}
         for run in runs:
+            if not of_pool(run):
+                epochs.setdefault(run.dataset, run.epochs)
             if record := self.shown(run):
-                wanted.setdefault(record.folder, (record, []))[1].append(run.seed)
+                wanted.setdefault(record.folder, (record, run, []))[2].append(run.seed)
         told = []
-        for record, seeds in wanted.values():
+        for record, run, seeds in wanted.values():
             groups = [[line for line in group if line["seed"] in seeds] for group in record.groups]
-            kept = [seed for seed in record.seeds if seed in seeds]
+            config = record.header["config"] | {"seeds": [seed for seed in record.seeds if seed in seeds]}
+            if of_pool(run):
+                config |= {"epochs": epochs.get(run.dataset, run.epochs)}
+            if run.trainer:
+                config |= {"trainer": strategies.build(run.strategy).trainer}
             moves = [record.header["environment"], *comparison.moves(record.folder / journal.NAME)]
-            told.append(Source(record.folder, record.header["config"] | {"seeds": kept}, groups, moves))
+            told.append(Source(record.folder, config, groups, moves))
         return told
 
     def experiment(self, runs: Sequence[Run]) -> tuple[Experiment | None, list[str]]:

@@ -11,7 +11,7 @@ import jax
 import matplotlib
 import pandas as pd
 
-from experiments.plans import Options, Run
+from experiments.plans import Options, Run, of_pool
 from experiments.records import Records
 from jaxdal import environment
 from jaxdal.comparison import COMPLETE
@@ -39,10 +39,11 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
     devices = dict.fromkeys(device for place in places for device in place.get("devices") or ["unknown device"])
     commits = dict.fromkeys(str(place.get("commit") or "unknown") for place in places)
     versions = dict.fromkeys(f"jax {place.get('jax') or 'unknown'}" for place in places)
-    epochs = dict.fromkeys(f"{run.dataset} {run.epochs}" for run in runs)
+    epochs = dict.fromkeys(f"{run.dataset} {run.epochs}{' of the pool' if of_pool(run) else ''}" for run in runs)
+    trainers = dict.fromkeys(run.trainer for run in runs if run.trainer)
     told = [
         f"scale {options.scale}; preset {options.preset}; seeds {', '.join(map(str, options.all_seeds()))}; "
-        f"epochs {', '.join(epochs)}; {accuracy_is(options)}.",
+        f"epochs {', '.join(epochs)}; {''.join(f'{one}; ' for one in trainers)}{accuracy_is(options)}.",
         f"Runs: {by[COMPLETE]} of {len(runs)} complete"
         + "".join(f", {count} {state}" for state, count in by.items() if state != COMPLETE)
         + f". Trained on {', '.join(devices) or 'nothing yet'}, {', '.join(versions) or 'no jax'}, commit "

@@ -106,6 +106,21 @@ def test_options_do_not_change_what_kind_of_method_it_is(tmp_path):
     assert "| ssl_consistency(views=5) ★ | SSAL | **+20.00 (–)** |" in text
 
 
+def test_fewer_passes_over_the_pool_are_compared_with_epochs_of_the_labelled_images(tmp_path):
+    """As the plan of scale cpu says; and only there are they the method's runs."""
+    methods = ("random", "ssl_random", "waal")
+    for place, run in enumerate(PLANS["table3"](Options(("digits",), methods, (0,), scale="cpu"))):
+        write(tmp_path / run.strategy, run, {0: [one + 0.1 * place for one in CURVE]})
+    flags = ["--datasets=digits", "--seeds=0", f"--results={tmp_path}", "--norun", f"--strategies={','.join(methods)}"]
+    assert command.main("table3", "", table3.render, [*flags, "--scale=cpu"]) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "epochs digits 20, digits 4 of the pool; mixmatch(average=0.99, ramp_epochs=20); " in text
+    assert "| SSLRandom ★ | SSAL | +10.00 (–) |" in text
+    assert "| WAAL ★ | SSAL | **+20.00 (–)** |" in text
+    assert command.main("table3", "", table3.render, [*flags, "--scale=half"]) == 0
+    assert "| SSLRandom | SSAL | – (–) |" in (tmp_path / "reports" / "table3.md").read_text()
+
+
 def test_best_accuracy_has_a_deviation_and_is_not_what_is_tested(tmp_path):
     for place, strategy in enumerate(("random", "badge")):
         curves = {seed: [one + 0.01 * place * (seed + 1) for one in CURVE] for seed in (0, 1)}
