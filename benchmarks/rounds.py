@@ -78,12 +78,13 @@ def rounds(options: argparse.Namespace, folder: Path, report: Report) -> dict[st
     before = {name: rows_of(place) for name, place in folders.items()}
     if any(before.values()):
         report.where["continued"] = told(before)
-    seen: list[object] = [before]
+    seen = before
 
     def look() -> None:
+        nonlocal seen
         found = {name: rows_of(place) for name, place in folders.items()}
-        if options.out and found != seen[-1]:
-            seen.append(found)
+        if options.out and found != seen:
+            seen = found
             report.tables, report.where["partial"] = tables(options.dataset, found), told(found)
             report.save(options.out)
 
@@ -143,11 +144,13 @@ def workdir(options: argparse.Namespace) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    this = [vars(options) | {"out": None}, describe(jax.devices()), source()]
+    this = [vars(options) | {"out": None}, describe(jax.devices()) | {"commit": None}, source()]
     digest = hashlib.sha256(json.dumps(this, sort_keys=True).encode()).hexdigest()[:8]
     kept = Path(options.out) / "unfinished"
     yield kept / digest
-    shutil.rmtree(kept)
+    shutil.rmtree(kept / digest)
+    with contextlib.suppress(OSError):  # another command has not ended either
+        kept.rmdir()
 
 
 def round_row(config: Row, group: Sequence[Row]) -> Row:

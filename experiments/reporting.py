@@ -40,7 +40,7 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
     commits = dict.fromkeys(str(place.get("commit") or "unknown") for place in places)
     versions = dict.fromkeys(f"jax {place.get('jax') or 'unknown'}" for place in places)
     epochs = dict.fromkeys(f"{run.dataset} {run.epochs}{' of the pool' if of_pool(run) else ''}" for run in runs)
-    trainers = dict.fromkeys(run.trainer for run in runs if run.trainer)
+    trainers = dict.fromkeys(f"{run.dataset} {run.trainer}" for run in runs if run.trainer)
     told = [
         f"scale {options.scale}; preset {options.preset}; seeds {', '.join(map(str, options.all_seeds()))}; "
         f"epochs {', '.join(epochs)}; {''.join(f'{one}; ' for one in trainers)}{accuracy_is(options)}.",

@@ -5,23 +5,23 @@ import pandas as pd
 from jaxdal.comparison import Experiment
 from jaxdal.verdicts import Table, number
 
-FIGURES = {"query_classes": ("classes", 1, ".0f"), "query_largest": ("% of largest class", 100, ".1f")}
+MEASURES = {"query_classes": ("classes", 1, ".0f"), "query_largest": ("% of largest class", 100, ".1f")}
 
 
 def query_table(experiment: Experiment) -> Table:
     """A row per method whose journals tell it, over all seeds and queries, also of runs that did not finish."""
     rows = []
     for method in experiment.methods:
-        rounds = experiment.rounds[experiment.rounds["method"] == method].dropna(subset=[*FIGURES])
+        rounds = experiment.rounds[experiment.rounds["method"] == method].dropna(subset=[*MEASURES])
         if len(rounds):
             first = rounds[rounds["round"] == 0]
             cells = [
                 _range(part[key].astype(float) * times, form)
-                for key, (_, times, form) in FIGURES.items()
+                for key, (_, times, form) in MEASURES.items()
                 for part in (first, rounds)
             ]
             rows.append([method, str(rounds["seed"].nunique()), str(len(rounds)), *cells])
-    columns = [f"{name}, {part}" for name, _, _ in FIGURES.values() for part in ("first query", "all queries")]
+    columns = [f"{name}, {part}" for name, _, _ in MEASURES.values() for part in ("first query", "all queries")]
     notes = [
         "Classes that a query has images of, and the share of its images that are of the one with most: mean (least to "
         "most) over seeds and queries."

@@ -250,3 +250,11 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
     for seeds, told in [([0.5], "0.5 is not a whole number"), (np.arange(0), "names no seed"), (["1"], "1 is not a")]:
         with pytest.raises(InputError, match=f"--seeds:? {told}"):
             settings.resolve(blobs, blobs, "random", seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("model", "platform", "pack"), [("lenet", "cpu", 8), ("lenet", "gpu", 32), ("resnet18_thin", "cpu", 1)]
+)
+def test_how_many_runs_train_at_once_is_chosen_by_model_and_device(blobs, model, platform, pack):
+    assert settings.resolve(blobs, blobs, "random", model=model, platform=platform).pack == pack
+    assert settings.resolve(blobs, blobs, "random", model=model, platform=platform, pack=3).pack == 3

@@ -50,7 +50,7 @@ def test_files_of_torchvision(images, tmp_path):
     np.testing.assert_array_equal(np.frombuffer(data[8:], np.uint8), images["train_labels"])
 
 
-def test_both_sides_and_their_ratio(images, tmp_path, monkeypatch):
+def test_both_sides_and_their_ratio(images, tmp_path, monkeypatch, capsys):
     asked, real = [], deepal.timed
 
     def timed(command, folder, environ):
@@ -61,7 +61,9 @@ def test_both_sides_and_their_ratio(images, tmp_path, monkeypatch):
         with flagsaver.flagsaver():  # the flags are those of the process
             flags = main.FLAGS
             flags(command[command.index("jaxdal.main") :])
-            asked.append((flags.strategy, flags.n_start, flags.n_query, flags.n_end, flags.epochs, flags.mirror))
+            assert (flags.model, flags.batch, flags.learning_rate, flags.epochs) == ("lenet", 64, 0.01, 10)
+            assert (flags.mirror, flags.crop, flags.mean, flags.std) == (False, 0, ["0.1307"], ["0.3081"])
+            asked.append((flags.strategy, flags.n_start, flags.n_query, flags.n_end))
             dataset, workdir = flags.dataset, Path(flags.workdir)
         with np.load(dataset.removeprefix("npz:")) as cut:
             assert len(cut["train_images"]) == 30
@@ -74,14 +76,22 @@ def test_both_sides_and_their_ratio(images, tmp_path, monkeypatch):
     (tmp_path / "clone").mkdir()
     (tmp_path / "clone" / "demo.py").write_text(RIVAL)
     flags = [f"--rival={tmp_path}/clone", f"--data={tmp_path}/mnist.npz", "--n_init=4", "--n_query=5", "--rounds=2"]
-    report = deepal.main([*flags, "--strategies=bald", f"--out={tmp_path}/out"])
-    assert asked == [("bald", "4", "5", "14", 10, False)] * 2
+    report = deepal.main([*flags, "--strategies=kmeans", f"--out={tmp_path}/out"])
+    assert asked == [("kmeans(max_iter=300)", "4", "5", "14")] * 2
+    assert report.where["rival"].startswith("DeepAL unknown commit; ")
+    assert f"numpy {np.__version__}" in report.where["rival"]
     (rows,) = report.tables.values()
     assert [(row["what"], row["x ours"], row["x ours by cpu"]) for row in rows] == [
         ("jaxdal, cold", 2.0, rounded(5 / 3)), ("jaxdal, warm", 1.0, 1.0), ("DeepAL", 3.0, 3.0),
     ]  # fmt: skip
     assert {(row["first %"], row["last %"]) for row in rows} == {(25.0, 75.0)}
     assert json.loads((tmp_path / "out" / "deepal.json").read_text())["tables"] == report.tables
+    (tmp_path / "clone" / "demo.py").write_text("raise SystemExit('no CUDA')")
+    (rows,) = deepal.main([*flags, "--strategies=random,bald"]).tables.values()
+    assert [row["strategy"] for row in rows] == ["random", "random", "bald", "bald"], "what fails costs its own row"
+    told = capsys.readouterr().err
+    assert "DeepAL, bald: RuntimeError" in told
+    assert "no CUDA" in told
     with pytest.raises(RuntimeError, match="3 accuracies, not 4"):
         deepal.main([*flags[:-1], "--rounds=3", "--strategies=random"])
 
@@ -90,7 +100,7 @@ def test_a_failure_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="so it ends"):
         deepal.timed([sys.executable, "-c", "raise SystemExit('so it ends')"], tmp_path, {})
     with pytest.raises(SystemExit):
-        deepal.main(["--data=x.npz", "--strategies=badge"])
+        deepal.main(["--data=x.npz", "--strategies=adversarial_bim"])
 
 
 def rounded(value):

@@ -185,7 +185,11 @@ def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
         (4, "mixmatch(average=0.99, ramp_epochs=16)"),
     }
     assert of["waal"].trainer is None
-    assert {run.trainer for run in PLANS["fig2"](Options(scale="cpu", preset="clean"))} == {None}
+    assert {run.trainer for run in PLANS["fig2"](Options(scale="cpu", preset="clean"))} == {"mixmatch(average=0.99)"}
+    assert {run.trainer for run in PLANS["fig6"](Options(scale="cpu", datasets=("cifar10",)))} == {
+        "mixmatch(average=0.96, ramp_epochs=5)"
+    }
+    assert {run.dataset for name in PLANS for run in PLANS[name](Options(scale="cpu"))} == {"mnist"}
     assert [run.n_start for run in PLANS["fig4"](Options(scale="cpu", datasets=("mnist",)))] == [300, 6000]
 
 

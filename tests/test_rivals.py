@@ -124,6 +124,7 @@ def test_the_best_mixmatch_rival_does_the_same_in_two_passes(monkeypatch):
     for best in (False, True):
         rival, sizes = mixmatch("resnet18_thin", best), []
         rival._mixing = lambda count: (share, partner)
+        rival._taken += rival._ramp / 2  # the second loss has a weight
         rival._model.register_forward_hook(lambda module, given, answer, sizes=sizes: sizes.append(len(answer)))
         rival.steps(1)
         lost.append(float(rival.last))
@@ -167,9 +168,12 @@ def test_mixmatch_rival_behind_loaders():
 
 def test_every_rival_of_a_step_can_be_asked_for(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    monkeypatch.setattr("benchmarks.rival_torch_loader.WORKERS", 0)
     rules, images = mixmatch_rules("lenet")
-    made = [train_ssl_step.rival(rules, images, np.arange(16), name) for name in ("eager", "best")]
-    assert [(type(one), one._best) for one in made] == [(MixMatchRival, False), (MixMatchRival, True)]
+    made = [train_ssl_step.rival(rules, images, np.arange(16), name) for name in train_ssl_step.RIVALS]
+    kinds = {"eager": MixMatchRival, "best": MixMatchRival, "loader": MixMatchLoaderRival}
+    assert {name: type(one) for name, one in zip(train_ssl_step.RIVALS, made, strict=True)} == kinds
+    assert [one._best for one in made] == [name == "best" for name in kinds]
     assert list(train_ssl_step.RIVALS) == list(train_step.RIVALS)
     assert len(set(train_ssl_step.RIVALS.values()) | set(train_step.RIVALS.values())) == 6
 
