@@ -212,28 +212,32 @@ def test_no_path_through_the_critic_is_no_division_by_zero():
 
 
 @functools.cache
-def critic_alone(penalty: str) -> tuple[list[float], list[float]]:
-    """The critic's step alone, 300 times: -> (E_U g - E_L g, mean |grad g|), before and after."""
+def critic_alone(penalty: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The critic's step alone, 400 times: -> (E_U g - E_L g, mean |grad g|), before and after.
+
+    After: the mean over five steps that lie far apart. One step says little: a batch, its dropout, or rounding that has
+    had 300 steps to grow move the first between 0.15 and 0.26.
+    """
     step = program(f"waal(alpha=0.5, penalty={penalty!r})", first_phase=1)
     state, batch = start(), some_batch(apart=120)
     params = state.variables["params"]
-    gaps, lengths = [], []
-    for number in range(301):
-        if number in (0, 300):
+    z = (np.concatenate([batch.x, batch.unlabelled]).reshape(2 * SIZE, -1) / 64) @ params["W"] + params["w"]
+    z, seen = np.asarray(z, np.float64), []
+    for number in range(401):
+        if number in (0, 200, 250, 300, 350, 400):
             judging = flat(state.variables["helpers"])
-            z = (np.concatenate([batch.x, batch.unlabelled]).reshape(2 * SIZE, -1) / 64) @ params["W"] + params["w"]
-            g = reference.judge(judging, np.asarray(z, np.float64))
-            gaps.append(g[SIZE:].mean() - g[:SIZE].mean())
-            lengths.append(reference.slopes(judging, np.asarray(z, np.float64)).mean())
+            g = reference.judge(judging, z)
+            seen.append((g[SIZE:].mean() - g[:SIZE].mean(), reference.slopes(judging, z).mean()))
         state = step(state, batch, keys_for(0, 0).step, jnp.int32(number), jnp.float32(0.5))
     assert all(np.array_equal(params[name], state.variables["params"][name]) for name in params)
+    gaps, lengths = zip(seen[0], np.mean(seen[1:], axis=0), strict=True)
     return gaps, lengths
 
 
 def test_a_critic_alone_learns_to_tell_and_its_slope_goes_to_one():
     gaps, lengths = critic_alone("corrected")
-    assert gaps[1] > gaps[0] + 0.2, gaps
-    assert abs(lengths[1] - 1) < abs(lengths[0] - 1) - 0.02, lengths
+    assert gaps[1] > gaps[0] + 0.15, gaps
+    assert abs(lengths[1] - 1) < abs(lengths[0] - 1) - 0.25, lengths
 
 
 def test_the_published_sign_drives_the_slope_away_from_one():
