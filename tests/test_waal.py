@@ -213,18 +213,18 @@ def test_no_path_through_the_critic_is_no_division_by_zero():
 
 @functools.cache
 def critic_alone(penalty: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The critic's step alone, 400 times: -> (E_U g - E_L g, mean |grad g|), before and after.
+    """The critic's step alone, 300 times: -> (E_U g - E_L g, mean |grad g|), before and after.
 
-    After: the mean over five steps that lie far apart. One step says little: a batch, its dropout, or rounding that has
-    had 300 steps to grow move the first between 0.15 and 0.26.
+    After: the mean over every fifth step from 100 on. One step says little: dropout, or rounding that has had hundreds of
+    steps to grow, move the first by 0.06 to 0.11 (standard deviation).
     """
     step = program(f"waal(alpha=0.5, penalty={penalty!r})", first_phase=1)
     state, batch = start(), some_batch(apart=120)
     params = state.variables["params"]
     z = (np.concatenate([batch.x, batch.unlabelled]).reshape(2 * SIZE, -1) / 64) @ params["W"] + params["w"]
     z, seen = np.asarray(z, np.float64), []
-    for number in range(401):
-        if number in (0, 200, 250, 300, 350, 400):
+    for number in range(301):
+        if number == 0 or (number >= 100 and number % 5 == 0):
             judging = flat(state.variables["helpers"])
             g = reference.judge(judging, z)
             seen.append((g[SIZE:].mean() - g[:SIZE].mean(), reference.slopes(judging, z).mean()))
@@ -236,7 +236,7 @@ def critic_alone(penalty: str) -> tuple[tuple[float, float], tuple[float, float]
 
 def test_a_critic_alone_learns_to_tell_and_its_slope_goes_to_one():
     gaps, lengths = critic_alone("corrected")
-    assert gaps[1] > gaps[0] + 0.15, gaps
+    assert gaps[1] > gaps[0] + 0.2, gaps
     assert abs(lengths[1] - 1) < abs(lengths[0] - 1) - 0.25, lengths
 
 
