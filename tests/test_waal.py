@@ -215,8 +215,8 @@ def test_no_path_through_the_critic_is_no_division_by_zero():
 def critic_alone(penalty: str) -> tuple[tuple[float, float], tuple[float, float]]:
     """The critic's step alone, 300 times: -> (E_U g - E_L g, mean |grad g|), before and after.
 
-    After: the mean over every fifth step from 100 on. One step says little: dropout, or rounding that has had hundreds of
-    steps to grow, move the first by 0.06 to 0.11 (standard deviation).
+    After: the mean over every fifth step from 100 on. One step says little: dropout, and rounding that has had hundreds
+    of steps to grow, move the first by 0.06 to 0.11 (standard deviation).
     """
     step = program(f"waal(alpha=0.5, penalty={penalty!r})", first_phase=1)
     state, batch = start(), some_batch(apart=120)
