@@ -80,11 +80,13 @@ def critical_difference(ranks: Ranks) -> str:
     bars = len(ranks.cliques)
     top, step, bar = 0.0, 0.42, 0.16
     begin = -0.25 - bar * bars
-    figure = _figure(7.2, 0.9 + 0.22 * half + 0.09 * bars)
+    line = 3.53  # inches of it; beside it there is room for the longest name and its rank
+    room = max(1.83, 0.068 * (max(map(len, names), default=0) + 6))
+    figure = _figure(line + 2 * room, 0.9 + 0.22 * half + 0.09 * bars)
     axes = figure.add_subplot()
     axes.axis("off")
     spread = max(count - 1.0, 1.0)
-    axes.set_xlim(1 - 0.52 * spread, count + 0.52 * spread)
+    axes.set_xlim(1 - room / line * spread, count + room / line * spread)
     axes.set_ylim(begin - step * half - 0.2, top + 1.3)
     axes.plot([1, count], [top, top], color="0.2", lw=1)
     for tick in range(1, count + 1):

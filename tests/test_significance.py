@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from jaxdal import figures
 from jaxdal.significance import detectable, holm, paired, penalties, ranks
 
 
@@ -133,3 +134,10 @@ def test_ranks_of_little() -> None:
     assert ranks(pd.DataFrame({"a": [np.nan]})).ranks.empty
     equal = ranks(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [1.0, 2.0]}))
     assert equal.p_friedman == 1.0
+
+
+def test_the_diagram_has_room_for_names_with_options() -> None:
+    """Matplotlib warns, which is an error here, where it has no room left to draw in."""
+    names = [f"ssl_diff2aug_{kind} + mixmatch(average=0.99, ramp_epochs=16)" for kind in ("direct", "kmeans", "random")]
+    found = ranks(pd.DataFrame(np.arange(15.0).reshape(5, 3), columns=names))
+    assert figures.critical_difference(found).startswith("<svg")
