@@ -17,7 +17,7 @@ from jaxdal import journal, strategies
 from jaxdal.budgets import Budget
 from jaxdal.errors import InputError
 from jaxdal.journal import SECONDS, Group, Line
-from jaxdal.metrics import balanced, bought
+from jaxdal.metrics import balanced, bought, worst
 
 FREE = ("strategy", "trainer", "seeds", "pack", "eval_every")  # these differ within an experiment
 OPTIMISER = ("learning_rate", "momentum", "weight_decay", "clamp", "decay_kernels_only")  # a trainer may change these
@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
     labels: list[int]  # of each round, from the budgets
     methods: list[str]  # the baseline first, if it is there
     seeds: list[int]  # of all methods
-    rounds: pd.DataFrame  # method, seed, round, labelled, accuracy, accuracy_best, accuracy_balanced, query_classes...
+    rounds: pd.DataFrame  # method, seed, round, labelled, accuracy and its kin, query_classes...
     runs: pd.DataFrame  # method, seed, state, told, journals: a row for every method and seed, missing ones too
     sources: list[Source]
 
@@ -203,6 +203,7 @@ def _row(line: Line, later: Line) -> dict[str, Any]:
         "accuracy": line.get("accuracy"),
         "accuracy_best": line.get("accuracy_best"),
         "accuracy_balanced": balanced(line),
+        "accuracy_worst": worst(line),
         "query_classes": classes,
         "query_largest": largest,
         **{key: seconds.get(key) for key in SECONDS},

@@ -16,8 +16,17 @@ TRAINING = ("train",)
 
 def balanced(line: Line) -> float | None:
     """Balanced accuracy of a round: the mean over the classes that have test images, or None without their shares."""
-    shares = [share for share in line.get("per_class_accuracy") or [] if share is not None]
+    shares = _of_classes(line)
     return sum(shares) / len(shares) if shares else None
+
+
+def worst(line: Line) -> float | None:
+    """Share of right answers of a round's worst class, of those that have test images, or None without their shares."""
+    return min(_of_classes(line), default=None)
+
+
+def _of_classes(line: Line) -> list[float]:
+    return [share for share in line.get("per_class_accuracy") or [] if share is not None]
 
 
 def bought(line: Line, later: Line) -> tuple[int | None, float | None]:

@@ -79,10 +79,12 @@ def _experiment(verdict: Verdict) -> str:
             "API with its 95 % interval (Student), and each seed as a stroke. ▲ better, ▼ worse, ● not told apart.",
         )  # fmt: skip
     bought = queries.query_table(experiment)
+    worst = _table(verdicts.accuracy_table(experiment, "accuracy_worst"))
     return "\n".join([
         f"<h2>{_text(experiment.title)}</h2>",
         "<h3>Verdicts</h3>", _table(verdicts.verdict_table(verdict)), gains,
         "<h3>Accuracy against labels</h3>", _panels(verdict), _table(verdicts.accuracy_table(experiment)),
+        *(["<h3>Worst class against labels</h3>", worst] if experiment.rounds["accuracy_worst"].notna().any() else []),
         "<h3>Cost</h3>", _table(verdicts.cost_table(verdict)),
         *(["<h3>Queries</h3>", _table(bought)] if bought.rows else []),
         "<h3>Pairwise penalties</h3>", _heat(verdict.penalties),

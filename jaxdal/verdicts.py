@@ -207,11 +207,18 @@ def caveats(experiment: Experiment, table: pd.DataFrame) -> list[str]:
     return told
 
 
-def accuracy_table(experiment: Experiment) -> Table:
-    """Every round of every method, also of runs that did not finish."""
+_ROUNDS = {  # title and note of a table of rounds
+    "accuracy": ("Accuracy", "Test accuracy after the last epoch"),
+    "accuracy_worst": ("Worst class", "Accuracy of the class that is worst in that round of that seed"),
+}
+
+
+def accuracy_table(experiment: Experiment, key: str = "accuracy") -> Table:
+    """Every round of every method, also of runs that did not finish. key: "accuracy" or "accuracy_worst"."""
+    title, told = _ROUNDS[key]
     rows = []
     for method in experiment.methods:
-        curves = 100 * experiment.curves(method, complete=False)
+        curves = 100 * experiment.curves(method, key, complete=False)
         total = len(experiment.finished(method))
         cells = []
         for labels in experiment.labels:
@@ -220,8 +227,8 @@ def accuracy_table(experiment: Experiment) -> Table:
             cells.append(spread(column.mean(), column.std()) + other)
         rows.append([method, *cells])
     columns = ["method", *(f"{labels:,}" for labels in experiment.labels)]
-    notes = ["Test accuracy after the last epoch in %, mean ± standard deviation over seeds, by number of labels."]
-    return Table(f"Accuracy: {experiment.title}", columns, rows, notes)
+    notes = [f"{told} in %, mean ± standard deviation over seeds, by number of labels."]
+    return Table(f"{title}: {experiment.title}", columns, rows, notes)
 
 
 def cost_table(verdict: Verdict) -> Table:

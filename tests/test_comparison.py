@@ -56,6 +56,39 @@ def test_best_and_balanced_accuracy_have_their_own_api(tmp_path: Path) -> None:
     assert verdict.table.loc["badge", ["api_balanced", "api_balanced_sd"]].to_list() == pytest.approx([5, 0])
 
 
+def test_the_worst_class_of_every_round(tmp_path: Path) -> None:
+    """Of classes that have test images; a journal that does not tell has none, and a page of such journals no table."""
+    write(tmp_path / "r", RANDOM)
+    assert "Worst class" not in page.render(read([tmp_path]), judged(tmp_path), "x")
+    write(tmp_path / "b", BETTER, strategy="badge", lines={"per_class_accuracy": [0.75, None, 0.125, 0.5]})
+    write(tmp_path / "m", {0: BETTER[0][:2]}, strategy="margin", lines={"per_class_accuracy": [0.0, 1.0]})
+    assert report.main([str(tmp_path)]) == 0
+    rounds = pd.read_csv(tmp_path / "report_rounds.csv").set_index("method")["accuracy_worst"]
+    assert rounds["badge"].to_list() == [0.125] * 12
+    assert rounds["margin"].to_list() == [0.0] * 2
+    assert rounds["random"].isna().all()
+    (verdict,) = judged(tmp_path)
+    rows = {row[0]: row[1:] for row in verdicts.accuracy_table(verdict.experiment, "accuracy_worst").rows}
+    cells = ["12.50 ± 0.00"] * 4
+    assert rows == {"random": ["–"] * 4, "badge": cells, "margin": [*["0.00 (n=1)"] * 2, "–", "–"]}
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<h3>Worst class against labels</h3>") == 1
+    assert text.count("<td>12.50 ± 0.00</td>") == 4
+
+
+@pytest.mark.parametrize(("folder", "method", "told"), [
+    ("mixmatch_mirror_cpu", "ssl_diff2aug_direct", [93.9, 97.7, 97.7, 98.0, 97.6]),
+    ("mixmatch_mirror_cpu", "ssl_diff2aug_kmeans", [93.9, 96.8, 96.8, 96.8, 96.6]),
+    ("mnist_cpu", "ssl_diff2aug_direct", [85.5, 93.8, 35.0, 91.9, 92.5]),
+    ("mnist_cpu", "ssl_diff2aug_kmeans", [85.5, 83.3, 91.0, 0.7, 88.9]),
+])  # fmt: skip
+def test_worst_digits_of_results_md(folder: str, method: str, told: list[float]) -> None:
+    found = read([Path(__file__).parent.parent / "experiments/results" / folder]).experiments
+    rounds = pd.concat(one.rounds for one in found if one.labels == [1200, 3600, 6000, 8400, 10800])
+    own = rounds[rounds["method"].str.startswith(method)]
+    assert [f"{100 * share:.1f}" for share in own["accuracy_worst"]] == [f"{share:.1f}" for share in told]
+
+
 def test_api_pairs_the_seeds_that_both_finished(tmp_path: Path) -> None:
     """Seed 1, the better one, diverged in the last round: it is in no number, its other rounds neither."""
     write(tmp_path / "r", RANDOM)
