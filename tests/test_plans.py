@@ -193,6 +193,26 @@ def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
     assert [run.n_start for run in PLANS["fig4"](Options(scale="cpu", datasets=("mnist",)))] == [300, 6000]
 
 
+def test_table_3_at_scale_cpu_is_what_was_measured():
+    """RESULTS.md: another plan would not find the journals in experiments/results/mnist_cpu."""
+    mixmatch = "mixmatch(average=0.99, ramp_epochs=16)"
+    few = {"waal": None, **dict.fromkeys((name for name in published.SSAL if name != "waal"), mixmatch)}
+    expected = [Run("mnist", name, 0, 1200, 2400, 12000, 25) for name in published.SAL]
+    expected += [Run("mnist", name, 0, 1200, 2400, 12000, 4, trainer=trainer) for name, trainer in few.items()]
+    runs = PLANS["table3"](Options(scale="cpu"))
+    assert len(runs) == len(set(expected)) == 19
+    assert set(runs) == set(expected)
+
+
+def test_a_scale_has_options_for_trainers_whatever_their_names(monkeypatch):
+    short = SCALES["cpu"]._replace(trainers={"waal": lambda run: f"waal(epochs={run.epochs})"})
+    monkeypatch.setitem(SCALES, "cpu", short)
+    trainers = {run.strategy: run.trainer for run in PLANS["table3"](Options(scale="cpu"))}
+    assert {name: trainer for name, trainer in trainers.items() if trainer} == {"waal": "waal(epochs=4)"}
+    monkeypatch.setitem(SCALES, "cpu", short._replace(passes=None))
+    assert {run.trainer for run in PLANS["table3"](Options(scale="cpu"))} == {None}
+
+
 def test_options_choose():
     options = Options(("digits", "mnist"), ("badge", "bald(draws=20)"), (7, 9), preset="clean", best=True, pack=1)
     runs = PLANS["table3"](options)
