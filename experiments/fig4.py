@@ -20,12 +20,7 @@ from experiments.reporting import Report, key
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
     """Final accuracy by start."""
-    datasets = dict.fromkeys(run.dataset for run in runs)
-    panels = [
-        sweeps.Panel(published.DATASETS.get(name, name), [run for run in runs if run.dataset == name], "n_start")
-        for name in datasets
-    ]
-    notes = [f"Published, in words: {published.SAYS['fig4']}"]
+    panels, notes = sweeps.panels(runs, "n_start"), [f"Published, in words: {published.SAYS['fig4']}"]
     return sweeps.report("Figure 4: final accuracy by start budget", panels, records, key(options), notes)
 
 

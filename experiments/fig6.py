@@ -19,12 +19,7 @@ from experiments.reporting import Report, key
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
     """Final accuracy by query size."""
-    datasets = dict.fromkeys(run.dataset for run in runs)
-    panels = [
-        sweeps.Panel(published.DATASETS.get(name, name), [run for run in runs if run.dataset == name], "n_query")
-        for name in datasets
-    ]
-    notes = [f"Published, in words: {published.SAYS['fig6']}"]
+    panels, notes = sweeps.panels(runs, "n_query"), [f"Published, in words: {published.SAYS['fig6']}"]
     return sweeps.report("Figure 6: final accuracy by query size", panels, records, key(options), notes)
 
 

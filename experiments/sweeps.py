@@ -37,6 +37,14 @@ def finished(runs: Sequence[Run], records: Records, key: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*fields, "labelled", "final", "mean_of_rounds"])
 
 
+def panels(runs: Sequence[Run], field: str) -> list[Panel]:
+    """A panel for every data set of the runs, in the order of the plan. field: what is varied."""
+    return [
+        Panel(published.DATASETS.get(dataset, dataset), [run for run in runs if run.dataset == dataset], field)
+        for dataset in dict.fromkeys(run.dataset for run in runs)
+    ]
+
+
 def report(title: str, shown: Sequence[Panel], records: Records, key: str, notes: Sequence[str]) -> Report:
     """A table with a row per panel, method and point; a figure with an axes per panel."""
     figure, grid = drawing.panels([panel.title for panel in shown])

@@ -10,6 +10,7 @@ from planned import CURVE, note, run_of, write
 
 from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, table2, table3, table4, table5
 from experiments.plans import PLANS, Options
+from experiments.sweeps import panels
 from jaxdal import journal
 
 
@@ -146,6 +147,15 @@ def test_a_method_without_company_costs_what_it_took(tmp_path):
     assert f"| SSAL, together | {9.5 / 2.75:.2f} (of 1) |" in text
     assert "- digits, together: no other run was trained with those of waal: their seconds are undivided." in text
     assert "- digits, together: The journals come from different devices (H100; cpu): do not compare seconds." in text
+
+
+@pytest.mark.parametrize(("name", "field"), [("fig4", "n_start"), ("fig6", "n_query")])
+def test_a_sweep_has_a_panel_for_every_data_set(name, field):
+    runs = PLANS[name](Options(("digits", "cifar10"), scale="half"))
+    digits, cifar = panels(runs, field)
+    assert [(panel.title, panel.field) for panel in (digits, cifar)] == [("digits", field), ("CIFAR-10", field)]
+    assert digits.runs + cifar.runs == runs
+    assert {run.dataset for run in digits.runs} == {"digits"}
 
 
 def test_no_two_methods_look_alike():
