@@ -1,8 +1,11 @@
 """Deep active learning in JAX and Flax."""
 
 from jaxdal.data import from_arrays
-from jaxdal.errors import InputError
+from jaxdal.errors import InputError, OutOfMemoryError
 from jaxdal.loop import Result, run, run_together
 from jaxdal.types import Dataset, Signal, Strategy, Trainer
 
-__all__ = ["Dataset", "InputError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run", "run_together"]
+__all__ = [
+    "Dataset", "InputError", "OutOfMemoryError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run",
+    "run_together",
+]  # fmt: skip

@@ -17,6 +17,7 @@ from jaxdal import data, environment, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
+from jaxdal.exhausted import advised
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.lab import Lab, blocks_for
 from jaxdal.memory import load_memory, save_memory
@@ -60,6 +61,7 @@ def run(
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
+        OutOfMemoryError: a device ran out of memory; finished rounds are kept.
     """
     return run_together(dataset, [strategy], workdirs=None if workdir is None else [workdir], **options)[0]
 
@@ -87,6 +89,7 @@ def run_together(
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
+        OutOfMemoryError: a device ran out of memory; finished rounds are kept.
     """
     if not checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
@@ -218,7 +221,7 @@ def play(
     alone. wide: trains all runs of all experiments.
     """
     rules, rounds = members[0].rules, members[0].rules.budget.rounds
-    everyone = [run for one in members for run in one.runs]
+    everyone, strategies = [run for one in members for run in one.runs], [one.strategy for one in members]
     names = rules.seeds if len(members) == 1 else range(len(everyone))
     steps = [count * (len(everyone) if round_ else len(rules.seeds)) for round_, count in enumerate(rules.steps)]
     first = min(len(one.journal.groups) for one in members if one.lacks)
@@ -233,17 +236,21 @@ def play(
             if not active:
                 continue
             progress.start_round(round_, rules.budget.labels[round_])
-            if round_ == 0:
-                train_first(active, labs[0], inside, shared, progress)
-            else:
-                train_all(everyone, names, [run for one in active for run in one.runs], wide, round_, inside, progress)
+            with advised("training", wide if round_ else labs[0], strategies):
+                if round_ == 0:
+                    train_first(active, labs[0], inside, shared, progress)
+                else:
+                    runs = [run for one in active for run in one.runs]
+                    train_all(everyone, names, runs, wide, round_, inside, progress)
             spent = clocks(run.trained.seconds for one in active for run in one.runs if run.trained)
             if round_ == 0 and wide is not labs[0] and rounds > 1:
-                spent[0]["compile"] += warm(wide, everyone)["compile"]
+                with advised("training", wide, strategies):
+                    spent[0]["compile"] += warm(wide, everyone)["compile"]
             for one, lab in zip(members, labs, strict=True):
                 if one not in active:
                     continue
-                choosing = choose(lab, one.runs, round_) if round_ + 1 < rounds else []
+                with advised("selecting for", lab, strategies):
+                    choosing = choose(lab, one.runs, round_) if round_ + 1 < rounds else []
                 spent += clocks(choosing)
                 group = lines(lab, one.runs, one.journal.live, round_, choosing, progress)
                 if save_weights and speaks:

@@ -80,17 +80,20 @@ def cache_programs() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; the exit code is 2 for bad input and diverged runs, 130 after Ctrl-C."""
+    """Run the command; the exit code is 2 for bad input, diverged runs and too little memory, 130 after Ctrl-C."""
     if len(argv) > 1:
         return _fail(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits")
+    from jaxdal.errors import InputError, OutOfMemoryError
+
     if not FLAGS.distributed:
         try:
             return _run()
+        except OutOfMemoryError as error:
+            return _fail(error)
         except KeyboardInterrupt:
             print("jaxdal: stopped; start the same command again: it continues", file=sys.stderr)
             return 130  # 128 + SIGINT, as shells have it
     from jaxdal import cluster, hosts
-    from jaxdal.errors import InputError
 
     if not cluster.is_child():
         return cluster.supervise()

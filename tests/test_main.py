@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from absl import logging
@@ -19,6 +21,7 @@ from PIL import Image
 
 from jaxdal import Dataset, InputError, environment, journal, loop, main
 from jaxdal.data import local
+from jaxdal.engine import Engine
 
 SMALL = ["--seeds=4,2", "--n_start=40", "--n_query=10", "--n_end=50", "--epochs=2", "--batch=16"]
 
@@ -303,6 +306,20 @@ def test_ctrl_c_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(loop, "run_together", interrupted)
     assert command() == Ended(130, "", "jaxdal: stopped; start the same command again: it continues\n")
+
+
+def test_exhausted_memory_is_one_sentence(command: Command, blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_npz("blobs.npz", blobs)
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.\nand a page more")
+    monkeypatch.setattr(Engine, "advance", mock.Mock(side_effect=full))
+    for count, batch in enumerate([[], ["--batch=8"]], 1):  # which it says, and that there will be another folder
+        ended = command("--dataset=npz:blobs.npz", "--model=tiny", *SMALL, *batch)
+        assert (ended.code, ended.out) == (2, "")
+        told = ended.err.splitlines()[-1]
+        assert told.startswith("jaxdal: a device ran out of memory while training one run: RESOURCE_EXHAUSTED: Out of ")
+        assert " allocating 7 bytes. Try a smaller --batch: that is another experiment" in told
+        assert "Traceback" not in ended.err
+        assert len(list(Path("runs").iterdir())) == count
 
 
 def test_python_callers_get_the_same_sentence(blobs: Dataset, tmp_path: Path) -> None:
