@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from jaxdal.errors import InputError
 from jaxdal.models import MODELS, build
@@ -188,6 +189,36 @@ def test_batch_norm_keeps_its_digits_far_from_zero_and_survives_one_pixel():
     assert np.isfinite(updated["batch_stats"]["var"]).all()
 
 
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_the_gradient_of_batch_norm_is_that_of_its_formula(chunks):
+    """Which is written by hand: here beside differences of a float64 version."""
+    module, x, weights = BatchNorm(), 3 + 2 * images(6, 3, 2, 4), np.asarray(images(6, 3, 2, 4, seed=3), np.float64)
+    params = {"scale": images(4, seed=1), "bias": images(4, seed=2)}
+    stats = {"mean": jnp.full(4, 2.5), "var": jnp.ones(4)}  # the guess of the mean must not matter
+
+    def loss(params, x):
+        y, _ = module.apply({"params": params, "batch_stats": stats}, x, True, chunks, mutable=["batch_stats"])
+        return jnp.sum(y * jnp.asarray(weights, jnp.float32))
+
+    def slow(scale, bias, x):
+        parts = x.reshape(chunks, -1, 4)
+        normal = (parts - parts.mean(1, keepdims=True)) / np.sqrt(parts.var(1, keepdims=True) + 1e-5)
+        return np.sum((normal * scale + bias).reshape(weights.shape) * weights)
+
+    own, of_images = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x)
+    for place, found in enumerate((own["scale"], own["bias"], of_images)):
+        given = [np.asarray(each, np.float64) for each in (params["scale"], params["bias"], x)]
+        expected = np.zeros(found.shape)
+        for entry in np.ndindex(*found.shape):
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = [each.copy() for each in given]
+                moved[place][entry] += step
+                sides.append(slow(*moved))
+            expected[entry] = (sides[0] - sides[1]) / 2e-5
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
 def training_step(model):
     """(variables, momentum, x, y, key) -> the same after one step of the paper's recipe, and the loss."""
     optimiser = optax.chain(optax.clip(0.1), optax.add_decayed_weights(5e-4), optax.trace(0.9))
@@ -244,15 +275,18 @@ def test_a_training_step_under_strict_promotion(name, dtype):
 
 
 def test_a_diverged_run_shows_in_its_own_loss_only():
-    """NaN weights of the first layer: the packed layers above zero its activations, the loss must tell all the same."""
+    """The layers above zero what is not finite, wherever it begins: the loss must tell all the same."""
     step, (variables, *rest) = pack_of(tiny(jnp.bfloat16), (16, 16, 3))
-    variables = jax.tree.map(np.copy, variables)
     packed = jax.jit(jax.vmap(step))
     healthy = jax.device_get(packed(variables, *rest))
-    variables["params"]["Conv_0"]["kernel"][1] = np.nan
-    broken = jax.device_get(packed(variables, *rest))
-    assert np.isfinite(broken[2]).tolist() == [True, False, True]
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), broken, healthy)
+    paths = flatten_dict(variables["params"])
+    assert {path[-1] for path in paths} == {"kernel", "scale", "bias"}
+    for path in paths:
+        poisoned = jax.tree.map(np.copy, variables)
+        flatten_dict(poisoned["params"])[path][1] = np.nan
+        broken = jax.device_get(packed(poisoned, *rest))
+        assert np.isfinite(broken[2]).tolist() == [True, False, True], path
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), broken, healthy)
 
 
 def test_unusable_requests():

@@ -25,16 +25,21 @@ class _Geometry(NamedTuple):
     kernel: tuple[int, int]
     stride: int
     padding: tuple[tuple[int, int], ...]
+    tamed: bool = False  # what it is given, and the gradients that it sends back
 
 
-def conv2d(x: Array, w: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
-    """x: [B, H, W, C], w: [kh, kw, C, O] -> [B, H', W', O]; an int pads every border by as much, as torch does."""
+def conv2d(x: Array, w: Array, stride: int = 1, padding: Padding = "SAME", *, tamed: bool = False) -> Array:
+    """x: [B, H, W, C], w: [kh, kw, C, O] -> [B, H', W', O]; an int pads every border by as much, as torch does.
+
+    tamed: x is what `tame` returns, or finite for other reasons. Then a pack keeps no second copy of x, nor of the
+    gradient, which is tamed for the weights as well: where it is not finite, theirs does not show it.
+    """
     image, kernel = (x.shape[1], x.shape[2]), (w.shape[0], w.shape[1])
     if isinstance(padding, str):
         pairs = tuple((low, high) for low, high in jax.lax.padtype_to_pads(image, kernel, (stride, stride), padding))
     else:
         pairs = ((padding, padding), (padding, padding))
-    return _conv2d(x, w, _Geometry(image, kernel, stride, pairs))
+    return _conv2d(x, w, _Geometry(image, kernel, stride, pairs, tamed))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -48,6 +53,7 @@ def _conv2d_fwd(x: Array, w: Array, geometry: _Geometry) -> tuple[Array, tuple[A
 
 def _conv2d_bwd(geometry: _Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = saved
+    dy = tame(dy) if geometry.tamed else dy
     return _input_gradient(geometry)(dy, w), _weight_gradient(geometry)(x, dy)
 
 
@@ -102,7 +108,7 @@ def _forward(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 
     def pack(runs: int, batched: tuple[bool, bool], x: Array, w: Array) -> Array:
         if all(batched):
-            return _split(forward(_merge(_tame(x), -1), _block_diagonal(w)), -1, runs)
+            return _split(forward(_merge(x if geometry.tamed else tame(x), -1), _block_diagonal(w)), -1, runs)
         if batched[0]:
             return _split(forward(_merge(x, 0), w), 0, runs)
         return _split(forward(x, _merge(w, -1)), -1, runs)
@@ -123,7 +129,8 @@ def _input_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 
     def pack(runs: int, batched: tuple[bool, bool], dy: Array, w: Array) -> Array:
         if all(batched):
-            return _split(input_gradient(_merge(_tame(dy), -1), _block_diagonal(w)), -1, runs)
+            dy = dy if geometry.tamed else tame(dy)
+            return _split(input_gradient(_merge(dy, -1), _block_diagonal(w)), -1, runs)
         if batched[0]:
             return _split(input_gradient(_merge(dy, 0), w), 0, runs)
         return _split(input_gradient(dy, _merge(w, -2)), -1, runs)
@@ -189,9 +196,14 @@ def _block_diagonal(w: Array) -> Array:
     return _merge(blocks.reshape(*w.shape[:4], -1), 2)
 
 
-def _tame(a: Array) -> Array:
+@jax.custom_jvp
+def tame(a: Array) -> Array:
     """Zero what would leak into the other runs through a zero of the block-diagonal kernel: 0 x NaN, 0 x inf.
 
-    The margin below the largest number is for convolution algorithms that add neighbours before they multiply.
+    Gradients pass as if it were not there. The margin below the largest number is for convolution algorithms that add
+    neighbours before they multiply.
     """
     return jnp.where(jnp.abs(a) < float(jnp.finfo(a.dtype).max) / 1024, a, jnp.zeros((), a.dtype))
+
+
+tame.defjvp(lambda primals, tangents: (tame(*primals), tangents[0]))

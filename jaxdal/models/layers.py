@@ -1,5 +1,6 @@
 """What the models share: initial values, layers. The layers state shapes only; `initialise` fills them."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import numpy as np
 from flax.linen.initializers import ones, zeros
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdal.models.convolution import Padding, conv2d
+from jaxdal.models.convolution import Padding, conv2d, tame
 from jaxdal.types import Tree
 
 Array = jax.Array
@@ -60,13 +61,23 @@ class Conv(nn.Module):
     size: int
     stride: int = 1
     padding: Padding = "SAME"
+    tamed: bool = False  # its input: see conv2d
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H', W', width]."""
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param("kernel", zeros, shape)
-        return conv2d(x, kernel.astype(x.dtype), self.stride, self.padding)
+        return conv2d(x, kernel.astype(x.dtype), self.stride, self.padding, tamed=self.tamed)
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """A ReLU, tamed, for sums: the gradient is told by the answer, so that no sum is kept or added up again."""
+    return tame(nn.relu(x))
+
+
+relu.defvjp(lambda x: (relu(x),) * 2, lambda y, g: (jnp.where(y > 0, g, jnp.zeros((), g.dtype)),))
 
 
 class BatchNorm(nn.Module):
@@ -89,17 +100,16 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", zeros, width)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
         running_var = self.variable("batch_stats", "var", jnp.ones, width)
-        images = x.astype(jnp.float32)
         mean, var = running_mean.value, running_var.value
-        if train:
-            if chunks > 1:
-                images = images.reshape(chunks, -1, *x.shape[1:])
-            mean, var = _moments(images, around=mean)
-            n = x.size // x.shape[-1] // chunks
-            running_mean.value = self._follow(running_mean.value, mean)
-            running_var.value = self._follow(running_var.value, var * (n / max(n - 1, 1)))
-        gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return ((images - mean) * gain + bias).astype(x.dtype).reshape(x.shape)
+        if not train:
+            gain = scale * jax.lax.rsqrt(var + self.epsilon)
+            return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype)
+        images = x.reshape(chunks, -1, *x.shape[1:]) if chunks > 1 else x
+        y, mean, var = _normalise(images, scale, bias, mean, self.epsilon)
+        n = x.size // x.shape[-1] // chunks
+        running_mean.value = self._follow(running_mean.value, mean)
+        running_var.value = self._follow(running_var.value, var * (n / max(n - 1, 1)))
+        return y.reshape(x.shape)
 
     def _follow(self, running: Array, batches: Array) -> Array:
         for batch in jax.lax.stop_gradient(batches.reshape(-1, *running.shape)):
@@ -107,13 +117,58 @@ class BatchNorm(nn.Module):
         return running
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalise(x: Array, scale: Array, bias: Array, around: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """[..., B, H, W, C] -> the same, normalised by its own moments, and these, f32[..., 1, 1, 1, C].
+
+    around: f32[C], a guess of the mean. Neither the guess nor the moments that are returned have a gradient. That of
+    the images is the formula's, with two sums over them where the derivative of each operation has three.
+    """
+    mean, var = _moments(x.astype(jnp.float32), around)
+    gain = scale * jax.lax.rsqrt(var + epsilon)
+    return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype), mean, var
+
+
+def _normalise_fwd(x: Array, scale: Array, bias: Array, around: Array, epsilon: float) -> tuple[Any, Any]:
+    y, mean, var = _normalise(x, scale, bias, around, epsilon)
+    return (y, mean, var), (x, scale, mean, jax.lax.rsqrt(var + epsilon))
+
+
+def _normalise_bwd(epsilon: float, saved: Any, cotangents: Any) -> tuple[Array, Array, Array, Array]:
+    del epsilon
+    x, scale, mean, root = saved  # root: 1 / sqrt(var + epsilon)
+    dy, distance = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - mean
+    level, slope = _sums(dy, dy * distance)
+    n = x.shape[-4] * x.shape[-3] * x.shape[-2]
+    dx = scale * root * (dy - level / n - distance * (jnp.square(root) * slope / n))
+    dscale, dbias = (each.reshape(-1, *scale.shape).sum(0) for each in (slope * root, level))
+    return dx.astype(x.dtype), dscale, dbias, jnp.zeros_like(scale)
+
+
+_normalise.defvjp(_normalise_fwd, _normalise_bwd)
+
+
 def _moments(x: Array, around: Array) -> tuple[Array, Array]:
     """f32[..., B, H, W, C] -> mean and biased variance, f32[..., 1, 1, 1, C], in one pass over x.
 
     The squares are taken around a guess of the mean (the running one), which loses no digits to cancellation.
     """
-    axes = (-4, -3, -2)
     distance = x - around
-    offset = distance.mean(axes, keepdims=True)
-    var = jnp.square(distance).mean(axes, keepdims=True) - jnp.square(offset)
+    n = x.shape[-4] * x.shape[-3] * x.shape[-2]
+    offset, square = (each / n for each in _sums(distance, jnp.square(distance)))
+    var = square - jnp.square(offset)
     return around + offset, jnp.maximum(var, 0)  # all rows alike and far from the guess: rounding is below 0
+
+
+def _sums(*maps: Array) -> tuple[Array, ...]:
+    """f32[..., B, H, W, C] each -> f32[..., 1, 1, 1, C] each: of every image, then of all images.
+
+    XLA sums so many numbers in two kernels on a GPU, the second one for each map. This way it is one for all of them.
+    """
+    of_images = tuple(each.sum((-3, -2)) for each in maps)
+    whole = jax.lax.reduce(of_images, (jnp.float32(0),) * len(maps), _add, (of_images[0].ndim - 2,))
+    return tuple(each[..., None, None, None, :] for each in whole)
+
+
+def _add(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(a + b for a, b in zip(some, more, strict=True))

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdal.models.layers import BatchNorm, Conv, Linear, initialise
+from jaxdal.models.convolution import tame
+from jaxdal.models.layers import BatchNorm, Conv, Linear, initialise, relu
 from jaxdal.types import Model, Tree
 
 Array = jax.Array
@@ -21,14 +22,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, chunks: int) -> Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
-        y = Conv(self.width, 3, self.stride, padding=1)(x)
-        y = nn.relu(BatchNorm()(y, train, chunks))
-        y = Conv(self.width, 3, padding=1)(y)
+        y = Conv(self.width, 3, self.stride, 1, tamed=True)(x)
+        y = tame(nn.relu(BatchNorm()(y, train, chunks)))
+        y = Conv(self.width, 3, 1, 1, tamed=True)(y)
         y = BatchNorm()(y, train, chunks)
         if x.shape != y.shape:
-            x = Conv(self.width, 1, self.stride, padding=0)(x)
+            x = Conv(self.width, 1, self.stride, 0, tamed=True)(x)
             x = BatchNorm()(x, train, chunks)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet18(nn.Module):
@@ -42,8 +43,8 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, chunks: int = 1) -> tuple[Array, Array, tuple[Array, ...]]:
         """f32[B, H, W, C] -> logits f32[B, K], features f32[B, d], the stages' maps f32[B, h, w, width]."""
-        x = Conv(self.widths[0], 3, padding=1)(x.astype(self.dtype))
-        x = nn.relu(BatchNorm()(x, train, chunks))
+        x = Conv(self.widths[0], 3, padding=1, tamed=True)(x.astype(self.dtype))
+        x = tame(nn.relu(BatchNorm()(x, train, chunks)))
         maps = []
         for stage, width in enumerate(self.widths):
             x = Block(width, stride=1 if stage == 0 else 2)(x, train, chunks)
@@ -73,11 +74,11 @@ def as_model(module: ResNet18, image_shape: tuple[int, int, int], pack: int, pac
         del dropout_key  # the published networks have no active dropout
         own = {part: variables[part] for part in ("params", "batch_stats")}
         (logits, features, maps), updated = module.apply(own, x, train, chunks, mutable=["batch_stats"])
-        # A packed convolution zeroes what is not finite in its input. The statistics of a diverged run still show it:
-        # let them reach its loss, so that it is noticed in the step in which it would be alone.
-        # As one vector: a sum for each of the 40 would be 40 kernels more.
-        statistics = [leaf.reshape(-1) for leaf in jax.tree.leaves(jax.lax.stop_gradient(updated))]
-        doubt = jnp.sum(0 * jnp.concatenate(statistics))
+        # What is not finite is zeroed on its way into a convolution. The statistics of a diverged run still show it, or
+        # the scales and shifts that come after them: let these reach its loss.
+        # As one vector: a sum for each of the 80 would be 80 kernels more.
+        vectors = [leaf for leaf in jax.tree.leaves((own["params"], updated)) if leaf.ndim == 1]
+        doubt = jnp.sum(0 * jax.lax.stop_gradient(jnp.concatenate(vectors)))
         return logits + doubt, {"features": features, "maps": maps, "batch_stats": updated["batch_stats"]}
 
     def stochastic_head(variables: Tree, taps: dict[str, Any], keys: Array) -> Array:
