@@ -39,8 +39,8 @@ from jaxdal.trainers import TRAINERS
 
 ORDER = (  # names, with *
     "portability", "train_step", "train_ssl_step", "select_coreset", "select_badge", "select_kmeans",
-    "select_cluster_margin*", "learning_mnist", "portability_2", "rounds", "rounds_[23]", "train_step_2", "select_*",
-    "learning_*", "*",
+    "select_cluster_margin*", "learning_mnist", "convolution_forms", "portability_2", "rounds", "rounds_[23]",
+    "train_step_2", "select_*", "learning_*", "*",
 )  # fmt: skip
 MARKED = re.compile(r"python -m (benchmarks\.\w+)( .*?)? +# one GPU(?:, (\d+) s)?(, continues)?$", re.MULTILINE)
 CHECK = 120.0  # seconds that JAX has to find a device

@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not part of the package
 
 from benchmarks import (
+    convolution_forms,
     profile_step,
     rounds,
     select_cluster_margin,
@@ -118,6 +119,21 @@ def test_kernels_of_a_trace_are_timed_per_step(tmp_path):
     assert found
     assert all(us > 0 for us, _ in found.values())
     assert {calls for _, calls in found.values()} == {1.0}, "by the number of steps"
+
+
+def test_forms_of_a_packed_convolution(monkeypatch):
+    monkeypatch.setattr(convolution_forms, "COPIES", 2)
+    flags = ["--channels=128", "--batch=1", "--runs=4", "--repeats=1"]
+    (rows,) = convolution_forms.main(flags).tables.values()
+    assert [row["form"] for row in rows] == list(convolution_forms.forms(4))
+    for row in rows:
+        assert row["us"] == pytest.approx(sum(value for name, value in row.items() if name.startswith("us ")), rel=1e-2)
+    assert len(convolution_forms.forms(1)) == 3
+    every = convolution_forms.forms(4)
+    wrong = every["block-diagonal"]._replace(back=lambda x: 2 * convolution_forms.apart(x, 4))
+    monkeypatch.setattr(convolution_forms, "forms", lambda runs: {"right": every["one by one"], "wrong": wrong})
+    with pytest.raises(AssertionError, match="wrong, forward: off by"):
+        convolution_forms.main(flags)
 
 
 def test_streaming():
