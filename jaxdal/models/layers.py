@@ -104,71 +104,77 @@ class BatchNorm(nn.Module):
         if not train:
             gain = scale * jax.lax.rsqrt(var + self.epsilon)
             return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype)
-        images = x.reshape(chunks, -1, *x.shape[1:]) if chunks > 1 else x
-        y, mean, var = _normalise(images, scale, bias, mean, self.epsilon)
+        y, mean, var = _normalise(x, scale, bias, mean, self.epsilon, chunks)
         n = x.size // x.shape[-1] // chunks
         running_mean.value = self._follow(running_mean.value, mean)
         running_var.value = self._follow(running_var.value, var * (n / max(n - 1, 1)))
-        return y.reshape(x.shape)
+        return y
 
     def _follow(self, running: Array, batches: Array) -> Array:
-        for batch in jax.lax.stop_gradient(batches.reshape(-1, *running.shape)):
+        for batch in jax.lax.stop_gradient(batches):
             running = (1 - self.momentum) * running + self.momentum * batch
         return running
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _normalise(x: Array, scale: Array, bias: Array, around: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """[..., B, H, W, C] -> the same, normalised by its own moments, and these, f32[..., 1, 1, 1, C].
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise(
+    x: Array, scale: Array, bias: Array, around: Array, epsilon: float, chunks: int
+) -> tuple[Array, Array, Array]:
+    """[B, H, W, C] -> the same, every chunk of its rows by its own moments, and these, f32[chunks, C].
 
-    around: f32[C], a guess of the mean. Neither the guess nor the moments that are returned have a gradient. That of
+    around: f32[C], a guess of the means. Neither the guess nor the moments that are returned have a gradient. That of
     the images is the formula's, with two sums over them where the derivative of each operation has three.
     """
-    mean, var = _moments(x.astype(jnp.float32), around)
+    mean, var = _moments(x, around, chunks)
     gain = scale * jax.lax.rsqrt(var + epsilon)
-    return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype), mean, var
+    return ((x.astype(jnp.float32) - _rows(mean, x)) * _rows(gain, x) + bias).astype(x.dtype), mean, var
 
 
-def _normalise_fwd(x: Array, scale: Array, bias: Array, around: Array, epsilon: float) -> tuple[Any, Any]:
-    y, mean, var = _normalise(x, scale, bias, around, epsilon)
+def _normalise_fwd(x: Array, scale: Array, bias: Array, around: Array, epsilon: float, chunks: int) -> tuple[Any, Any]:
+    y, mean, var = _normalise(x, scale, bias, around, epsilon, chunks)
     return (y, mean, var), (x, scale, mean, jax.lax.rsqrt(var + epsilon))
 
 
-def _normalise_bwd(epsilon: float, saved: Any, cotangents: Any) -> tuple[Array, Array, Array, Array]:
+def _normalise_bwd(epsilon: float, chunks: int, saved: Any, cotangents: Any) -> tuple[Array, Array, Array, Array]:
     del epsilon
     x, scale, mean, root = saved  # root: 1 / sqrt(var + epsilon)
-    dy, distance = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - mean
-    level, slope = _sums(dy, dy * distance)
-    n = x.shape[-4] * x.shape[-3] * x.shape[-2]
-    dx = scale * root * (dy - level / n - distance * (jnp.square(root) * slope / n))
-    dscale, dbias = (each.reshape(-1, *scale.shape).sum(0) for each in (slope * root, level))
-    return dx.astype(x.dtype), dscale, dbias, jnp.zeros_like(scale)
+    dy, distance = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - _rows(mean, x)
+    level, slope = _sums(chunks, dy, dy * distance)
+    n = x.size // x.shape[-1] // chunks
+    dx = _rows(scale * root, x) * (dy - _rows(level / n, x) - distance * _rows(jnp.square(root) * slope / n, x))
+    return dx.astype(x.dtype), jnp.sum(slope * root, 0), jnp.sum(level, 0), jnp.zeros_like(scale)
 
 
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)
 
 
-def _moments(x: Array, around: Array) -> tuple[Array, Array]:
-    """f32[..., B, H, W, C] -> mean and biased variance, f32[..., 1, 1, 1, C], in one pass over x.
+def _moments(x: Array, around: Array, chunks: int) -> tuple[Array, Array]:
+    """[B, H, W, C] -> means and biased variances of its chunks, f32[chunks, C], in one pass over x.
 
     The squares are taken around a guess of the mean (the running one), which loses no digits to cancellation.
     """
-    distance = x - around
-    n = x.shape[-4] * x.shape[-3] * x.shape[-2]
-    offset, square = (each / n for each in _sums(distance, jnp.square(distance)))
+    distance = x.astype(jnp.float32) - around
+    n = x.size // x.shape[-1] // chunks
+    offset, square = (each / n for each in _sums(chunks, distance, jnp.square(distance)))
     var = square - jnp.square(offset)
     return around + offset, jnp.maximum(var, 0)  # all rows alike and far from the guess: rounding is below 0
 
 
-def _sums(*maps: Array) -> tuple[Array, ...]:
-    """f32[..., B, H, W, C] each -> f32[..., 1, 1, 1, C] each: of every image, then of all images.
+def _sums(chunks: int, *maps: Array) -> tuple[Array, ...]:
+    """f32[B, H, W, C] each -> f32[chunks, C] each: of every image, then of the images of a chunk.
 
-    XLA sums so many numbers in two kernels on a GPU, the second one for each map. This way it is one for all of them.
+    So no map is cut into chunks, which in a pack would copy it. And XLA sums so many numbers in two kernels on a GPU,
+    the second one for each map: this way it is one for all of them.
     """
-    of_images = tuple(each.sum((-3, -2)) for each in maps)
-    whole = jax.lax.reduce(of_images, (jnp.float32(0),) * len(maps), _add, (of_images[0].ndim - 2,))
-    return tuple(each[..., None, None, None, :] for each in whole)
+    of_images = tuple(each.sum((1, 2)).reshape(chunks, -1, each.shape[-1]) for each in maps)
+    return tuple(jax.lax.reduce(of_images, (jnp.float32(0),) * len(maps), _add, (1,)))
 
 
 def _add(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
     return tuple(a + b for a, b in zip(some, more, strict=True))
+
+
+def _rows(of_chunks: Array, x: Array) -> Array:
+    """What belongs to each image of x: f32[chunks, C] -> f32[B, 1, 1, C], or [1, 1, 1, C] of a single chunk."""
+    chunks = of_chunks.shape[0]
+    return (of_chunks if chunks == 1 else jnp.repeat(of_chunks, x.shape[0] // chunks, axis=0))[:, None, None, :]
