@@ -63,3 +63,16 @@ def test_profile_of_a_step():
     assert largest[0]["MB"] == max(row["MB"] for row in largest)
     assert longest[0]["us"] == max(row["us"] for row in longest) > 0
     assert "dot_general" in {row["operation"] for row in before}
+
+
+def test_what_runs_beside_the_rest_is_one_kernel():
+    """Two instructions, as accelerators have it: its start is a tuple of both sides, which would count both twice."""
+    text = """HloModule beside
+ENTRY %main (x: f32[10]) -> f32[10] {
+  %x = f32[10]{0} parameter(0)
+  %copy-start = (f32[10]{0:S(1)}, f32[10]{0}, u32[]{:S(2)}) copy-start(%x)
+  %copy-done = f32[10]{0:S(1)} copy-done(%copy-start)
+  ROOT %add = f32[10]{0} add(%copy-done, %x)
+}
+"""
+    assert [(one.kind, size) for one, size in hlo.kernels(text)] == [("add", 120), ("copy-done", 80)]
