@@ -14,7 +14,7 @@ of the loop over training steps its body, one step; of scoring one chunk of the 
 - `MB held` are arguments, results and what is needed in between, of one device. A library's workspace is not in it.
 - For a GPU, XLA tries the algorithms of cuBLAS and cuDNN, and its own, on the device itself. Where there is none,
   nothing is tried: the choice between a library and a fusion is a default, and may be another one on a real card, so
-  that kernels differ by some, and so does memory. FLOPs are not known either.
+  that kernels differ by some, and so does memory. Sorts are XLA's own, where a card has CUB's. FLOPs are not known.
 - For a TPU, `k cycles` are the compiler's own estimates, added up; bytes between kernels may stay on the chip.
 
 What fails has a row that says why. `--text=DIR` keeps the compiled programs, to be read with `benchmarks.hlo`.
@@ -37,6 +37,7 @@ from benchmarks.programs import Bench, Program, Sizes
 from benchmarks.timing import Report, Row, environment, rounded
 from benchmarks.train_step import PROTOCOL, Table, arrays, publish
 from jaxdal import settings
+from jaxdal.calls import names
 from jaxdal.cost import now
 from jaxdal.strategies import STRATEGIES
 from jaxdal.trainers import TRAINERS
@@ -167,7 +168,7 @@ def tables(options: argparse.Namespace) -> Iterator[tuple[str, Iterable[tuple[st
     places = {target: devices_of(target, options.devices) for target in options.target}
     images = arrays(PROTOCOL[options.model], options.pool)
 
-    def each(make: Callable[..., Iterator[Program]], *names: Any) -> Iterator[tuple[str, Program]]:
+    def each(make: Callable[..., Iterator[Program]], *given: Any) -> Iterator[tuple[str, Program]]:
         for target, devices in places.items():
             for runs in options.runs:
                 bench = partial(
@@ -175,7 +176,7 @@ def tables(options: argparse.Namespace) -> Iterator[tuple[str, Iterable[tuple[st
                     n_start=options.labels, n_query=options.k, n_end=options.labels + options.k,
                     precision=options.precision,
                 )  # fmt: skip
-                for program in make(lru_cache(1)(bench), *names):  # what is scored in parts is made once
+                for program in make(lru_cache(1)(bench), *given):  # what is scored in parts is made once
                     yield target, program._replace(what=f"{program.what}; {runs} {'runs' if runs > 1 else 'run'}")
 
     told = f"{options.model}, {options.precision}"
@@ -213,9 +214,9 @@ def main(argv: Sequence[str]) -> Report:
     parser.add_argument("--target", action="append", choices=TARGETS, help="may be given several times; default: h100")
     parser.add_argument("--programs", default=["train", "score", "select", "large"], type=words)
     parser.add_argument("--model", default="resnet18_thin", choices=PROTOCOL)
-    parser.add_argument("--trainers", default=list(TRAINERS), type=words)
-    parser.add_argument("--strategies", default=list(STRATEGIES), type=words)
-    parser.add_argument("--large", default=["coreset", "badge", "kmeans"], type=words, help="strategies, at --sizes")
+    parser.add_argument("--trainers", default=list(TRAINERS), type=names)
+    parser.add_argument("--strategies", default=list(STRATEGIES), type=names)
+    parser.add_argument("--large", default=["coreset", "badge", "kmeans"], type=names, help="strategies, at --sizes")
     parser.add_argument("--sizes", default=[1_281_167, 512, 10, 10_000], type=numbers, help="rows,width,classes,picks")
     parser.add_argument("--runs", default=[1, 4], type=numbers, help="pack sizes")
     parser.add_argument("--devices", default=1, type=int, help="that a pack, or one run, has to itself")

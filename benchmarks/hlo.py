@@ -15,7 +15,8 @@ HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$")
 SHAPE = re.compile(r"\b([a-z]+\d*[\w]*)\[([\d,]*)\]")
 CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)"
+    r"(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation|called_computations)"
+    r"=\{?((?:%[\w.\-]+(?:, )?)+)"
 )
 
 

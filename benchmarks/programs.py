@@ -155,6 +155,8 @@ def from_signals(device: jax.Device, names: Sequence[str], sizes: Sizes) -> Iter
 
     def lower(name: str) -> Lowered:
         chosen, place = strategies.build(name), SingleDeviceSharding(device)
+        if others := [signal.name for signal in chosen.needs if signal.name not in widths]:
+            raise ValueError(f"it chooses by {', '.join(others)}, of no size that was given")
         known = jax.ShapeDtypeStruct((sizes.rows,), np.int32, sharding=place)
         found = [
             jax.ShapeDtypeStruct((sizes.rows, *widths[signal.name]), np.float32, sharding=place)

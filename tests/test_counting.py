@@ -76,3 +76,25 @@ ENTRY %main (x: f32[10]) -> f32[10] {
 }
 """
     assert [(one.kind, size) for one, size in hlo.kernels(text)] == [("add", 120), ("copy-done", 80)]
+
+
+def test_both_ways_that_a_program_may_go_are_counted():
+    """The way of GPUs to name them, for a choice by truth."""
+    text = """HloModule either
+%yes (a: f32[10]) -> f32[10] {
+  %a = f32[10]{0} parameter(0)
+  ROOT %twice = f32[10]{0} add(%a, %a)
+}
+
+%no (b: f32[10]) -> f32[10] {
+  %b = f32[10]{0} parameter(0)
+  ROOT %less = f32[10]{0} negate(%b)
+}
+
+ENTRY %main (p: pred[], x: f32[10]) -> f32[10] {
+  %p = pred[] parameter(0)
+  %x = f32[10]{0} parameter(1)
+  ROOT %chosen = f32[10]{0} conditional(%p, %x, %x), true_computation=%yes, false_computation=%no
+}
+"""
+    assert [one.kind for one, _ in hlo.kernels(text)] == ["add", "negate"]

@@ -39,14 +39,13 @@ def test_a_step_is_counted(tmp_path):
     assert row["MB held"] > row["MB in between"] > 0
 
 
-@pytest.mark.parametrize("runs", [1, 2])
-def test_the_step_is_that_which_trains(runs, monkeypatch):
+def test_the_step_is_that_which_trains(monkeypatch):
     """What goes to the compiler from shapes alone is, to the letter, what `profile_step` counts and runs."""
     monkeypatch.setitem(train_step.PROTOCOL, "tiny", "mnist")
     images, rules = train_step.arrays("mnist", 32), {"n_start": 16, "n_query": 1, "n_end": 16, "batch": 4}
-    bench = Bench(images, jax.devices()[:1], model="tiny", seeds=range(runs), **rules)
+    bench = Bench(images, jax.devices()[:1], model="tiny", seeds=range(2), **rules)
     options = argparse.Namespace(model="tiny", labels=16, batch=4, precision="auto")
-    real = train_step.Ours(train_step.rules_for(options, images, runs), images)
+    real = train_step.Ours(train_step.rules_for(options, images, 2), images)
     order = real.lab.engine._batches(real.keys, real.known, np.int32(0))
     there, depth = profile_step.lowered_step(real.lab, real.state, real.keys, real.known, order)
     here, same = bench.step()
