@@ -232,7 +232,8 @@ def main(argv: Sequence[str]) -> Report:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # a card that is there stays free
-    report = Report("deviceless", environment(argv, "benchmarks.deviceless"))
+    where = environment(argv, "benchmarks.deviceless")
+    report = Report("deviceless", {**where, "device": f"none: compiled for {', '.join(options.target)}"})
     for title, made in tables(options):
         publish(report, title, compiled(options, made), options.out)
     return report
