@@ -15,7 +15,8 @@ of the loop over training steps its body, one step; of scoring one chunk of the 
 - For a GPU, XLA tries the algorithms of cuBLAS and cuDNN, and its own, on the device itself. Where there is none,
   nothing is tried: the choice between a library and a fusion is a default, and may be another one on a real card, so
   that kernels differ by some, and so does memory. Sorts are XLA's own, where a card has CUB's. FLOPs are not known.
-- For a TPU, `k cycles` are the compiler's own estimates, added up; bytes between kernels may stay on the chip.
+- For a TPU, `k cycles` are the compiler's own estimates, added up. There, bytes between kernels may stay on the chip,
+  and what is done with single numbers counts as a kernel too.
 
 What fails has a row that says why. `--text=DIR` keeps the compiled programs, to be read with `benchmarks.hlo`.
 """
