@@ -15,7 +15,8 @@ HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$")
 SHAPE = re.compile(r"\b([a-z]+\d*[\w]*)\[([\d,]*)\]")
 CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)"
+    r"(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation|called_computations)"
+    r"=\{?((?:%[\w.\-]+(?:, )?)+)"
 )
 
 
@@ -122,16 +123,18 @@ FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while
 def kernels(text: str, *, depth: int = 0) -> list[tuple[Instruction, int]]:
     """Return what is started one by one, and the bytes that each reads and writes, the largest first.
 
-    depth: of how many loops it is at least inside. Operands that are read in part, as by a gather, count whole.
+    depth: of how many loops it is at least inside. Operands that are read in part, as by a gather, count whole. What
+    runs beside the rest, in two instructions, is one kernel: its end, which has the result alone, read and written.
     """
     every = list(instructions(text))
     sizes = {(one.computation, one.name): one.bytes for one in every}
     found = []
     for one in every:
-        if one.kind in FREE or one.depth < depth:
+        if one.kind in FREE or one.kind.endswith("-start") or one.depth < depth:
             continue
         operands = re.findall(r"%([\w.\-]+)", one.rest.partition(")")[0])
-        found.append((one, one.bytes + sum(sizes.get((one.computation, name), 0) for name in operands)))
+        read = sum(sizes.get((one.computation, name), 0) for name in operands)
+        found.append((one, one.bytes + (one.bytes if one.kind.endswith("-done") else read)))
     return sorted(found, key=lambda pair: -pair[1])
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +28,8 @@ import numpy as np
 from benchmarks import hlo
 from benchmarks.timing import Report, Row, environment, measure, rounded
 from benchmarks.train_step import PROTOCOL, Ours, arrays, parser, rules_for
+from jaxdal.lab import Lab
+from jaxdal.types import Tree
 
 LARGEST = 15  # kernels that are listed
 TRACED = 16  # steps
@@ -50,16 +53,21 @@ def traced(trainee: Ours, folder: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
+def lowered_step(lab: Lab, state: Tree, keys: Tree, known: Any, order: Tree) -> tuple[Any, int]:
+    """Hand what trains to the compiler: -> it, and in how many loops a step is. Shapes do as well as arrays."""
+    engine = lab.engine
+    program = engine._many if engine._device_loop else engine._one
+    places = (np.int32(0), np.int32(1)) if engine._device_loop else (np.int32(0),)
+    given = (state, keys, known, order, lab.pool, np.int32(1), np.int32(0), *places)
+    return program.lower(*given), int(engine._device_loop)  # type: ignore[attr-defined]
+
+
 def contest(trainee: Ours, steps: int, repeats: int, trace: Path) -> dict[str, list[Row]]:
     """Count and time: -> tables."""
-    engine = trainee.lab.engine
-    program = engine._many if engine._device_loop else engine._one
-    order = engine._batches(trainee.keys, trainee.known, np.int32(0))
-    given = (trainee.state, trainee.keys, trainee.known, order, trainee.lab.pool, np.int32(1), np.int32(0))
-    places = (np.int32(0), np.int32(1)) if engine._device_loop else (np.int32(0),)
-    lowered = program.lower(*given, *places)  # type: ignore[attr-defined]
+    order = trainee.lab.engine._batches(trainee.keys, trainee.known, np.int32(0))
+    lowered, depth = lowered_step(trainee.lab, trainee.state, trainee.keys, trainee.known, order)
     compiled = lowered.compile()
-    found = hlo.kernels(compiled.as_text(), depth=int(engine._device_loop))
+    found = hlo.kernels(compiled.as_text(), depth=depth)
     kinds = Counter(hlo.kind_of(one) for one, _ in found)
     moved: Counter[str] = Counter()
     for one, size in found:

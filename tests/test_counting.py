@@ -63,3 +63,38 @@ def test_profile_of_a_step():
     assert largest[0]["MB"] == max(row["MB"] for row in largest)
     assert longest[0]["us"] == max(row["us"] for row in longest) > 0
     assert "dot_general" in {row["operation"] for row in before}
+
+
+def test_what_runs_beside_the_rest_is_one_kernel():
+    """Two instructions, as accelerators have it: its start is a tuple of both sides, which would count both twice."""
+    text = """HloModule beside
+ENTRY %main (x: f32[10]) -> f32[10] {
+  %x = f32[10]{0} parameter(0)
+  %copy-start = (f32[10]{0:S(1)}, f32[10]{0}, u32[]{:S(2)}) copy-start(%x)
+  %copy-done = f32[10]{0:S(1)} copy-done(%copy-start)
+  ROOT %add = f32[10]{0} add(%copy-done, %x)
+}
+"""
+    assert [(one.kind, size) for one, size in hlo.kernels(text)] == [("add", 120), ("copy-done", 80)]
+
+
+def test_both_ways_that_a_program_may_go_are_counted():
+    """The way of GPUs to name them, for a choice by truth."""
+    text = """HloModule either
+%yes (a: f32[10]) -> f32[10] {
+  %a = f32[10]{0} parameter(0)
+  ROOT %twice = f32[10]{0} add(%a, %a)
+}
+
+%no (b: f32[10]) -> f32[10] {
+  %b = f32[10]{0} parameter(0)
+  ROOT %less = f32[10]{0} negate(%b)
+}
+
+ENTRY %main (p: pred[], x: f32[10]) -> f32[10] {
+  %p = pred[] parameter(0)
+  %x = f32[10]{0} parameter(1)
+  ROOT %chosen = f32[10]{0} conditional(%p, %x, %x), true_computation=%yes, false_computation=%no
+}
+"""
+    assert [one.kind for one, _ in hlo.kernels(text)] == ["add", "negate"]
