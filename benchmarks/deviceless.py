@@ -2,7 +2,7 @@
 
     python -m benchmarks.deviceless --target=h100
     python -m benchmarks.deviceless --target=h100 --programs=train --model=lenet --batch=128 --runs=1,5
-    python -m benchmarks.deviceless --target=v5e --programs=select --strategies=margin,coreset     # minutes a program
+    python -m benchmarks.deviceless --target=v5e --programs=select --strategies=margin,coreset
 
 In a virtual environment of its own, on any Linux machine: `pip install -e . 'jax[cuda13]' libtpu`. Nothing is run and
 nothing is timed but the compiler. What is compiled are the programs of the product, as `Lab` and `Engine` make them:

@@ -9,7 +9,7 @@ from jaxdal.types import Array
 
 
 def cross_entropies(logits: Array, labels: Array) -> Array:
-    """Cross-entropy of every example. logits: f32[B, K], labels: i32[B] -> f32[B].
+    """Cross-entropy of every example. logits: f32[B, K], labels: i32[B], 0 to K - 1 -> f32[B].
 
     Labels are compared, not gathered by: the gradient of a gather is a scatter, two kernels more on a GPU.
     """

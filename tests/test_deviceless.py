@@ -98,7 +98,7 @@ def test_more_than_a_device_has(monkeypatch):
 
 
 def test_several_devices():
-    """A run that has two devices holds half of a chunk of its signals on each, and sends what it has to."""
+    """A run that has two devices holds half of its signals on each, and joins their chunks without sending any."""
     flags = ["--target=cpu", "--programs=score", "--strategies=margin"]
     (alone,), (both,) = (
         [
@@ -109,6 +109,7 @@ def test_several_devices():
         for count in (1, 2)
     )
     assert "kB sent" not in alone
+    assert both["kB sent"] == 0
     assert both["MB held"] == pytest.approx(alone["MB held"] / 2)
 
 

@@ -1,5 +1,6 @@
 """Every model of the table against its contract, LeNet and BatchNorm against independent computations."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,8 @@ from flax.traverse_util import flatten_dict
 
 from jaxdal.errors import InputError
 from jaxdal.models import MODELS, build
-from jaxdal.models.layers import BatchNorm
+from jaxdal.models.convolution import tame
+from jaxdal.models.layers import BatchNorm, relu
 from jaxdal.models.resnet import ResNet18, as_model
 
 pytestmark = pytest.mark.usefixtures("full_optimisation")
@@ -287,6 +289,43 @@ def test_a_diverged_run_shows_in_its_own_loss_only():
         broken = jax.device_get(packed(poisoned, *rest))
         assert np.isfinite(broken[2]).tolist() == [True, False, True], path
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), broken, healthy)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf, 3e37])
+def test_gradients_that_are_not_finite_show_in_weights_though_the_loss_was_finite(bad):
+    """Convolutions zero them on their way down, and a clamp would make 0.1 of what is infinite."""
+    model = tiny()
+    variables, x = model.init(jax.random.key(0)), images(4, 16, 16, 3)
+
+    @jax.jit
+    def clamped(weights):
+        def loss(params):
+            return jnp.sum(model.apply({**variables, "params": params}, x, train=True)[1]["features"] * weights)
+
+        gradient = jax.grad(loss)(variables["params"])
+        return optax.clip(0.1).update(gradient, optax.EmptyState())[0]
+
+    features = jax.eval_shape(lambda: model.apply(variables, x)[1]["features"])
+    weights = np.asarray(images(*features.shape, seed=1)).copy()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clamped(weights)))
+    weights[0] = bad
+    assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clamped(weights)))
+
+
+def test_relu_and_its_gradient():
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.nan, jnp.inf, -jnp.inf])
+    expected = np.asarray([0, 0, 0, 1e-30, 3, 0, 0, 0], np.float32)
+    np.testing.assert_array_equal(relu(x), expected)
+    weights = jnp.arange(1.0, 9.0)
+    found = jax.grad(lambda x: jnp.sum(relu(x) * weights))(x)
+    np.testing.assert_array_equal(found, [0, 0, 0, 4, 5, 0, 0, 0])
+    np.testing.assert_array_equal(found[:5], jax.grad(lambda x: jnp.sum(nn.relu(x) * weights[:5]))(x[:5]))
+
+
+def test_taming_passes_gradients_on():
+    x = jnp.asarray([2.0, jnp.nan, jnp.inf, 3e38])
+    np.testing.assert_array_equal(tame(x), [2, 0, 0, 0])
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(tame(x) * jnp.arange(1.0, 5.0)))(x), [1, 2, 3, 4])
 
 
 def test_unusable_requests():

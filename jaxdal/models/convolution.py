@@ -32,7 +32,8 @@ def conv2d(x: Array, w: Array, stride: int = 1, padding: Padding = "SAME", *, ta
     """x: [B, H, W, C], w: [kh, kw, C, O] -> [B, H', W', O]; an int pads every border by as much, as torch does.
 
     tamed: x is what `tame` returns, or finite for other reasons. Then a pack keeps no second copy of x, nor of the
-    gradient, which is tamed for the weights as well: where it is not finite, theirs does not show it.
+    gradient, which is tamed for the weights as well, of a single run too. So neither gradient shows what was not
+    finite in it: what the convolution is followed by has to (`layers.BatchNorm` does).
     """
     image, kernel = (x.shape[1], x.shape[2]), (w.shape[0], w.shape[1])
     if isinstance(padding, str):
@@ -151,7 +152,7 @@ def _weight_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 
     def pack(runs: int, batched: tuple[bool, bool], x: Array, dy: Array) -> Array:
         # Element (c, o) sees channel c of x and channel o of dy only: a diverged run cannot reach its neighbours
-        # here, so nothing is tamed, and its own weights turn NaN as they would alone.
+        # here, so nothing is tamed, and its own weights turn NaN as they would alone, unless x and dy were tame before.
         if all(batched):
             pairs = _split(_split(weight_gradient(_merge(x, -1), _merge(dy, -1)), -1, runs), -2, runs)
             return jnp.moveaxis(jnp.diagonal(pairs), -1, 0)
@@ -203,7 +204,12 @@ def tame(a: Array) -> Array:
     Gradients pass as if it were not there. The margin below the largest number is for convolution algorithms that add
     neighbours before they multiply.
     """
-    return jnp.where(jnp.abs(a) < float(jnp.finfo(a.dtype).max) / 1024, a, jnp.zeros((), a.dtype))
+    return jnp.where(is_tame(a), a, jnp.zeros((), a.dtype))
+
+
+def is_tame(a: Array) -> Array:
+    """Whether a number may go into a packed convolution: f[...] -> bool[...]."""
+    return jnp.abs(a) < float(jnp.finfo(a.dtype).max) / 1024
 
 
 tame.defjvp(lambda primals, tangents: (tame(*primals), tangents[0]))

@@ -10,7 +10,7 @@ import numpy as np
 from flax.linen.initializers import ones, zeros
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdal.models.convolution import Padding, conv2d, tame
+from jaxdal.models.convolution import Padding, conv2d, is_tame, tame
 from jaxdal.types import Tree
 
 Array = jax.Array
@@ -83,7 +83,7 @@ relu.defvjp(lambda x: (relu(x),) * 2, lambda y, g: (jnp.where(y > 0, g, jnp.zero
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) in torch's convention, in float32 whatever the dtype of its input.
 
-    The variance that normalises is biased, the running one unbiased.
+    The variance that normalises is biased, the running one unbiased. First derivatives in reverse mode only.
     """
 
     momentum: float = 0.1
@@ -122,8 +122,8 @@ def _normalise(
 ) -> tuple[Array, Array, Array]:
     """[B, H, W, C] -> the same, every chunk of its rows by its own moments, and these, f32[chunks, C].
 
-    around: f32[C], a guess of the means. Neither the guess nor the moments that are returned have a gradient. That of
-    the images is the formula's, with two sums over them where the derivative of each operation has three.
+    around: f32[C], a guess of the means. Neither the guess nor the moments that are returned have a gradient. That of x
+    is the closed formula, with two sums over x; the derivatives of single operations would make three.
     """
     mean, var = _moments(x, around, chunks)
     gain = scale * jax.lax.rsqrt(var + epsilon)
@@ -141,8 +141,12 @@ def _normalise_bwd(epsilon: float, chunks: int, saved: Any, cotangents: Any) -> 
     dy, distance = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - _rows(mean, x)
     level, slope = _sums(chunks, dy, dy * distance)
     n = x.size // x.shape[-1] // chunks
-    dx = _rows(scale * root, x) * (dy - _rows(level / n, x) - distance * _rows(jnp.square(root) * slope / n, x))
-    return dx.astype(x.dtype), jnp.sum(slope * root, 0), jnp.sum(level, 0), jnp.zeros_like(scale)
+    gain = scale * root
+    dx = _rows(gain, x) * (dy - _rows(level / n, x) - distance * _rows(jnp.square(root) * slope / n, x))
+    # The convolution that x came from tames dx: what would be lost there has to show here, and after any clamp.
+    fine = is_tame(jnp.abs(gain) * level) & is_tame(jnp.abs(gain) * slope * root)
+    dscale, dbias = (jnp.sum(jnp.where(fine, each, jnp.nan), 0) for each in (slope * root, level))
+    return dx.astype(x.dtype), dscale, dbias, jnp.zeros_like(scale)
 
 
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)

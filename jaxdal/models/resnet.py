@@ -22,14 +22,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, chunks: int) -> Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
-        y = Conv(self.width, 3, self.stride, 1, tamed=True)(x)
+        y = Conv(self.width, 3, self.stride, padding=1, tamed=True)(x)
         y = tame(nn.relu(BatchNorm()(y, train, chunks)))
-        y = Conv(self.width, 3, 1, 1, tamed=True)(y)
+        y = Conv(self.width, 3, padding=1, tamed=True)(y)
         y = BatchNorm()(y, train, chunks)
         if x.shape != y.shape:
-            x = Conv(self.width, 1, self.stride, 0, tamed=True)(x)
+            x = Conv(self.width, 1, self.stride, padding=0, tamed=True)(x)
             x = BatchNorm()(x, train, chunks)
-        return relu(x + y)
+        return relu(x + y)  # the rule of its own for the gradient pays for sums alone: see layers.relu
 
 
 class ResNet18(nn.Module):
