@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxdal.errors import InputError
+from jaxdal.errors import InputError, OutOfMemoryError
 
 LIFELINE = "JAXDAL_LIFELINE"  # names, for the child, the pipe that closes when its parent is gone
 AGAIN = "Start the same command in all processes again: it goes on after the last finished round or checkpoint."
@@ -59,6 +59,7 @@ def member(heartbeat: int) -> Iterator[None]:
 
     heartbeat: seconds after which the others take a silent process for dead. What is raised within ends the process at
     once, but for refused input, which all processes refuse: an orderly end would wait for the others, who wait for it.
+    Its exit code is 2 where a device ran out of memory, which is one sentence, and 1 after any other error.
 
     Raises:
         InputError: there is no cluster.
@@ -72,6 +73,9 @@ def member(heartbeat: int) -> Iterator[None]:
             raise
         except KeyboardInterrupt:
             os._exit(128 + signal.SIGINT)
+        except OutOfMemoryError as error:  # not 1: the same command would run out of it again
+            print(f"jaxdal: {error}", file=sys.stderr, flush=True)
+            os._exit(2)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

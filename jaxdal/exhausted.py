@@ -4,19 +4,32 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 
 from jaxdal.errors import OutOfMemoryError
 from jaxdal.lab import Lab
-from jaxdal.types import Pool, Strategy
+from jaxdal.streaming import Blocks
+from jaxdal.types import Strategy
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"  # so begins what JAX says then
 
 
+def movable(pool_x: np.ndarray, blocks: Blocks | None, strategies: Sequence[Strategy]) -> int:
+    """Return the bytes of training images, on a device, that --pool_bytes would keep on the host; 0 if it cannot.
+
+    blocks: unless None, they are there already. strategies: all of the command: one that needs the whole pool refuses
+    the flag for all.
+    """
+    whole = any(signal.prepare is not None for strategy in strategies for signal in strategy.needs)
+    return 0 if whole or blocks is not None else pool_x.nbytes
+
+
 @contextlib.contextmanager
-def advised(doing: str, lab: Lab, strategies: Sequence[Strategy]) -> Iterator[None]:
+def advised(doing: str, images: int, lab: Lab | None = None) -> Iterator[None]:
     """Say what to try where a block of code takes more memory than a device has; all other errors pass as they are.
 
-    doing: "training" or "selecting for". strategies: all that look at the images of the lab.
+    doing: "training" or "selecting for" the runs of a lab, or something else before there is one. images: bytes, as
+    from `movable`.
 
     Raises:
         OutOfMemoryError: JAX has raised that, which is the cause.
@@ -27,13 +40,13 @@ def advised(doing: str, lab: Lab, strategies: Sequence[Strategy]) -> Iterator[No
         told = str(error)
         if not told.startswith(EXHAUSTED):
             raise
-        raise OutOfMemoryError(_advice(doing, lab, strategies, told.splitlines()[0].rstrip(". "))) from error
+        raise OutOfMemoryError(_advice(doing, images, lab, told.splitlines()[0].rstrip(". "))) from error
 
 
-def _advice(doing: str, lab: Lab, strategies: Sequence[Strategy], told: str) -> str:
-    runs = max(lab.lanes.width // lab.lanes.mesh.size, 1)  # on each device
-    at_once = f"{runs} runs at once" if runs > 1 else "one run"
-    sentences = [f"a device ran out of memory while {doing} {at_once}: {told}."]
+def _advice(doing: str, images: int, lab: Lab | None, told: str) -> str:
+    runs = 0 if lab is None else max(lab.lanes.width // lab.lanes.mesh.size, 1)  # on each device
+    at_once = f" {runs} runs at once" if runs > 1 else " one run" if runs else ""
+    sentences = [f"a device ran out of memory while {doing}{at_once}: {told}."]
     smaller = [f"--pack={runs // 2}"] if runs > 1 else []
     smaller += ["a smaller --batch"] if doing == "training" else []
     if smaller:  # both are keys of the configuration, which a journal keeps to
@@ -41,13 +54,13 @@ def _advice(doing: str, lab: Lab, strategies: Sequence[Strategy], told: str) -> 
             f"Try {' or '.join(smaller)}: that is another experiment, which starts from round 0 in another folder "
             "(another --workdir, if one was given); this one stays as it is."
         )
-    whole = any(signal.prepare is not None for strategy in strategies for signal in strategy.needs)
-    if isinstance(lab.pool, Pool) and not whole:
-        size = lab.pool.x.nbytes
+    if images:
         sentences.append(
-            f"{'Or try' if smaller else 'Try'} a --pool_bytes below {size}, which keeps the training images on the "
+            f"{'Or try' if smaller else 'Try'} a --pool_bytes below {images}, which keeps the training images on the "
             "host: the same command with it goes on after the last finished round."
         )
     if len(sentences) == 1:
-        sentences.append("No flag makes that smaller: it takes a device with more memory.")
+        sentences.append(
+            "It takes a device with more memory, or a smaller pool (--pool_share), which is another experiment."
+        )
     return " ".join(sentences)

@@ -17,7 +17,7 @@ from jaxdal import data, environment, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
-from jaxdal.exhausted import advised
+from jaxdal.exhausted import advised, movable
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.lab import Lab, blocks_for
 from jaxdal.memory import load_memory, save_memory
@@ -141,21 +141,23 @@ def run_together(
             blocks = blocks_for(
                 rules, members[0].strategy, pool_x.shape[1:], devices, pool_bytes, len(members) * len(rules.seeds)
             )
-            lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks)
-            wide = lab  # for all runs at once
-            if len(members) > 1:
-                runs = len(members) * len(rules.seeds)
-                wide = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, runs=runs, like=lab)
+            held = movable(pool_x, blocks, chosen)
+            with advised("taking the images", held):
+                lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks)
+                wide = lab  # for all runs at once
+                if len(members) > 1:
+                    runs = len(members) * len(rules.seeds)
+                    wide = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, runs=runs, like=lab)
+                for one in members:
+                    recall(one, lab, oracle)
+                labs = [lab, *(lab.beside(one.strategy) for one in members[1:])]
             shared = None
             if share_round_0 is not None:
                 same = rules.training(members[0].strategy) | {"environment": here, "source": environment.source()}
                 shared = InsideRound(Path(share_round_0), 0.0, same)
             config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
             inside = InsideRound(folder, checkpoint_seconds, config)
-            for one in members:
-                recall(one, lab, oracle)
-            labs = [lab, *(lab.beside(one.strategy) for one in members[1:])]
-            play(members, labs, wide, inside, shared, save_weights, quiet)
+            play(members, labs, wide, inside, shared, held, save_weights, quiet)
         return [Result(one.folder, one.journal.header, one.journal.groups) for one in experiments]
 
 
@@ -213,15 +215,15 @@ def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
 
 def play(
     members: Sequence[Experiment], labs: Sequence[Lab], wide: Lab, inside: InsideRound, shared: InsideRound | None,
-    save_weights: bool, quiet: bool,
+    held: int, save_weights: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Play all rounds of experiments that are trained alike.
 
     labs: one for each, for scoring and choosing; the first one also trains round 0, as it would for that strategy
-    alone. wide: trains all runs of all experiments.
+    alone. wide: trains all runs of all experiments. held: as `exhausted.movable` gives it.
     """
     rules, rounds = members[0].rules, members[0].rules.budget.rounds
-    everyone, strategies = [run for one in members for run in one.runs], [one.strategy for one in members]
+    everyone = [run for one in members for run in one.runs]
     names = rules.seeds if len(members) == 1 else range(len(everyone))
     steps = [count * (len(everyone) if round_ else len(rules.seeds)) for round_, count in enumerate(rules.steps)]
     first = min(len(one.journal.groups) for one in members if one.lacks)
@@ -236,7 +238,7 @@ def play(
             if not active:
                 continue
             progress.start_round(round_, rules.budget.labels[round_])
-            with advised("training", wide if round_ else labs[0], strategies):
+            with advised("training", held, wide if round_ else labs[0]):
                 if round_ == 0:
                     train_first(active, labs[0], inside, shared, progress)
                 else:
@@ -244,12 +246,12 @@ def play(
                     train_all(everyone, names, runs, wide, round_, inside, progress)
             spent = clocks(run.trained.seconds for one in active for run in one.runs if run.trained)
             if round_ == 0 and wide is not labs[0] and rounds > 1:
-                with advised("training", wide, strategies):
+                with advised("training", held, wide):
                     spent[0]["compile"] += warm(wide, everyone)["compile"]
             for one, lab in zip(members, labs, strict=True):
                 if one not in active:
                     continue
-                with advised("selecting for", lab, strategies):
+                with advised("selecting for", held, lab):
                     choosing = choose(lab, one.runs, round_) if round_ + 1 < rounds else []
                 spent += clocks(choosing)
                 group = lines(lab, one.runs, one.journal.live, round_, choosing, progress)

@@ -9,7 +9,7 @@ import pytest
 from labs import SMALL
 
 import jaxdal
-from jaxdal import Dataset, InputError, OutOfMemoryError, loop
+from jaxdal import Dataset, InputError, OutOfMemoryError, journal, loop
 from jaxdal.engine import Engine
 
 FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes."
@@ -21,6 +21,7 @@ STREAMS = (
     "a --pool_bytes below 12800, which keeps the training images on the host: the same command with it goes on after "
     "the last finished round."
 )
+NOTHING_HELPS = "It takes a device with more memory, or a smaller pool (--pool_share), which is another experiment."
 
 
 def raising(text: str) -> tuple[jax.errors.JaxRuntimeError, Any]:
@@ -82,12 +83,16 @@ def trained(active: list[loop.Experiment], *_: Any) -> None:
         ("choose", ["margin"], 1, f"selecting for one run: {FULL} Try {STREAMS}"),
         (
             "choose", ["mcadl"], 1,  # looks at the whole pool at once
-            f"selecting for one run: {FULL} No flag makes that smaller: it takes a device with more memory.",
+            f"selecting for one run: {FULL} {NOTHING_HELPS}",
         ),
+        ("choose", ["ssl_random", "mcadl"], 1, f"selecting for one run: {FULL} {NOTHING_HELPS}"),  # is refused by mcadl
         (
             "warm", ["margin", "mcadl"], 2,  # what trains round 1 is compiled, and tried, in round 0
             f"training 4 runs at once: {FULL} Try --pack=2 or a smaller --batch: {STARTS_OVER}",
         ),
+        ("Lab", ["margin"], 2, f"taking the images: {FULL} Try {STREAMS}"),
+        ("recall", ["margin", "badge"], 2, f"taking the images: {FULL} Try {STREAMS}"),
+        ("Lab", ["mcadl"], 2, f"taking the images: {FULL} {NOTHING_HELPS}"),
     ],
 )  # fmt: skip
 def test_whatever_was_being_done(
@@ -98,6 +103,21 @@ def test_whatever_was_being_done(
     monkeypatch.setattr(loop, fails, raising(FULL)[1])
     expected = f"a device ran out of memory while {sentences}"
     assert told(blobs, tmp_path, *strategies, seeds=tuple(range(seeds))) == expected
+
+
+def test_it_goes_on_after_the_last_finished_round(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"seeds": (0,), "n_end": "50"}
+    with monkeypatch.context() as later:
+        later.setattr(loop, "train_all", raising(FULL)[1])  # which trains all rounds but round 0
+        assert told(blobs, tmp_path, "margin", **options).endswith(f"Or try {STREAMS}")
+    before = (tmp_path / "margin" / journal.NAME).read_bytes()
+    assert [line["round"] for group in journal.read(tmp_path / "margin")[1] for line in group] == [0]
+    play(blobs, tmp_path, "margin", pool_bytes=12799, **options)
+    after = (tmp_path / "margin" / journal.NAME).read_bytes()
+    assert after.startswith(before)
+    assert [line["round"] for group in journal.read(tmp_path / "margin")[1] for line in group] == [0, 1]
 
 
 @pytest.mark.parametrize("text", ["INTERNAL: an autotuner failed", f"INTERNAL: {FULL}", ""])

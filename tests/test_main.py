@@ -19,7 +19,7 @@ from compiling import heard
 from conftest import CACHE
 from PIL import Image
 
-from jaxdal import Dataset, InputError, environment, journal, loop, main
+from jaxdal import Dataset, InputError, OutOfMemoryError, cluster, environment, journal, loop, main
 from jaxdal.data import local
 from jaxdal.engine import Engine
 
@@ -320,6 +320,17 @@ def test_exhausted_memory_is_one_sentence(command: Command, blobs: Dataset, monk
         assert " allocating 7 bytes. Try a smaller --batch: that is another experiment" in told
         assert "Traceback" not in ended.err
         assert len(list(Path("runs").iterdir())) == count
+
+
+def test_exhausted_memory_of_one_process_of_several(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at once, as for any error: the others may wait for it."""
+    monkeypatch.setenv(cluster.LIFELINE, "0")
+    for name in ("_follow_parent", "_connect"):
+        monkeypatch.setattr(cluster, name, mock.Mock())
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=sys.exit))
+    monkeypatch.setattr(loop, "run_together", mock.Mock(side_effect=OutOfMemoryError("a device ran out of memory.")))
+    assert command("--distributed") == Ended(2, "", "jaxdal: a device ran out of memory.\n")
+    os._exit.assert_called_once_with(2)
 
 
 def test_python_callers_get_the_same_sentence(blobs: Dataset, tmp_path: Path) -> None:

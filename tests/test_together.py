@@ -157,7 +157,7 @@ def test_rounds_are_counted_from_the_first_that_somebody_lacks(blobs):
     members = [played(blobs, 1), played(blobs, 2, 0)]
     shown = mock.patch.object(loop, "Progress", side_effect=InterruptedError)
     with shown as progress, pytest.raises(InterruptedError):
-        loop.play(members, [mock.Mock()] * 2, mock.Mock(), mock.Mock(), None, False, True)
+        loop.play(members, [mock.Mock()] * 2, mock.Mock(), mock.Mock(), None, 0, False, True)
     assert progress.call_args.kwargs["first_round"] == 2
 
 
