@@ -133,6 +133,7 @@ def run_together(
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
+        lab: Lab | None = None
         for members in trained_alike(experiments):
             for one in members:
                 remarks.on_strategy(one.rules, one.strategy)
@@ -143,7 +144,7 @@ def run_together(
             )
             held = movable(pool_x, blocks, chosen)
             with advised("taking the images", held):
-                lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks)
+                lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, like=lab)
                 wide = lab  # for all runs at once
                 if len(members) > 1:
                     runs = len(members) * len(rules.seeds)

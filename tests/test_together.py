@@ -161,6 +161,15 @@ def test_rounds_are_counted_from_the_first_that_somebody_lacks(blobs):
     assert progress.call_args.kwargs["first_round"] == 2
 
 
+def test_what_is_trained_in_turns_shares_the_images(blobs, tmp_path, monkeypatch):
+    pools = []
+    monkeypatch.setattr(loop, "play", lambda members, labs, wide, *_: pools.append([labs[0].pool.x, wide.pool.x]))
+    folders = [tmp_path / "a", tmp_path / "b"]
+    jaxdal.run_together(blobs, ["random", "learning_loss"], workdirs=folders, devices=jax.devices()[:1], **OPTIONS)
+    (first, also), (second, too) = pools
+    assert first is also is second is too
+
+
 def test_a_folder_for_each_strategy(blobs, tmp_path):
     with pytest.raises(InputError, match="there are 1 workdirs for 2 strategies"):
         jaxdal.run_together(blobs, ["random", "margin"], workdirs=[tmp_path / "one"], **OPTIONS)
