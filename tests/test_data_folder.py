@@ -221,7 +221,7 @@ def test_an_experiment_on_a_folder(
             save(tmp_path / "own" / which / names[label] / f"{number:03}.png", image[..., 0])
     shutil.copy(tmp_path / "own/train/north/000.png", tmp_path / "own/test/north/copy.png")
 
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **options: object) -> None:
         raise Prepared
 
     monkeypatch.setattr(loop, "Lab", stop)  # what follows is the same for all images
