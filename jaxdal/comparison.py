@@ -209,6 +209,7 @@ def _row(line: Line, later: Line) -> dict[str, Any]:
         **{key: seconds.get(key) for key in SECONDS},
         "runs_at_once": line.get("runs_at_once"),
         "selected_at_once": line.get("selected_at_once", line.get("runs_at_once")),
+        "lanes": line.get("lanes", line.get("runs_at_once")),
     }
 
 

@@ -48,10 +48,10 @@ def _union(intervals: list[tuple[float, float]]) -> float:
 class Clock:
     """Seconds per stage of one round; what was compiled meanwhile is charged to "compile" instead."""
 
-    def __init__(self, charged: dict[str, float] | None = None) -> None:
-        """Start from seconds charged before, when a round goes on after an interruption."""
+    def __init__(self) -> None:
+        """Start from zero."""
         _listen()
-        self.seconds = dict.fromkeys((*STAGES, "compile"), 0.0) | (charged or {})
+        self.seconds = dict.fromkeys((*STAGES, "compile"), 0.0)
 
     @contextmanager
     def charge(self, stage: str) -> Iterator[None]:

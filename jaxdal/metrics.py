@@ -98,14 +98,15 @@ def labels_saved(ours: pd.DataFrame, baseline: pd.DataFrame) -> tuple[float, flo
 def cost(rounds: pd.DataFrame, together: bool = False) -> pd.DataFrame:
     """Seconds of each run, averaged over its N rounds: infer, select, train and their sum, `cost` (equation 2).
 
-    Selection is infer + select; compilation and evaluation are in neither. Only rounds trained alone (`--pack=1`) are
-    counted, or, with `together`, only the others: their seconds are those of a pack, here shared evenly by its runs.
-    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once where that is another
-    number). The result has a row per seed.
+    Selection is infer + select; compilation and evaluation are in neither. Only runs that were alone in every round
+    (`--pack=1`) are counted, or, with `together`, only the others, with all their rounds: the seconds are those of a
+    pack, here shared evenly by its runs.
+    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once and lanes where these
+    are other numbers). The result has a row per seed.
     """
     trained = rounds["runs_at_once"].astype(float)
-    selected = rounds.get("selected_at_once", trained).astype(float)
-    alone = (trained == 1) & (selected == 1)
+    selected, lanes = (rounds.get(key, trained).astype(float) for key in ("selected_at_once", "lanes"))
+    alone = ((trained == 1) & (selected == 1) & (lanes == 1)).groupby(rounds["seed"]).transform("all").astype(bool)
     chosen = rounds[trained.notna() & (~alone if together else alone)]
     stages = [*SELECTION, *TRAINING]
     runs = {stage: trained if stage in TRAINING else selected for stage in stages}

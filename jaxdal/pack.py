@@ -27,6 +27,7 @@ class Trained(NamedTuple):
     diverged: int  # the first step that was not finite, 0 if all were
     seconds: dict[str, float]  # of the pack
     at_once: int  # runs of the pack
+    lanes: int  # of the program, which a last pack may not fill
 
 
 class Run:
@@ -56,7 +57,6 @@ def train(
     program stays the same.
     """
     rules, engine, lanes, clock = lab.settings, lab.engine, lab.lanes, Clock()
-    keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
     known = lanes.per_run(np.stack([run.known for run in runs]))
     per_epoch = rules.per_epoch[round_]
     total = rules.recipe.epochs * per_epoch
@@ -68,6 +68,7 @@ def train(
             return np.asarray(lanes.fetch(engine.evaluate(answering(state), lab.test)))[: len(runs)]
 
     with clock.charge("train"):
+        keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
         state = wait(engine.init(keys))
     kept = inside.restore(round_, names, state)
     if kept is None and shared is not None:  # what it cost is charged to every run that uses it
@@ -96,7 +97,7 @@ def train(
     return [
         Trained(
             jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables),
-            correct[lane], float(best[lane]), int(diverged[lane]), clock.seconds, len(runs),
+            correct[lane], float(best[lane]), int(diverged[lane]), clock.seconds, len(runs), lanes.width,
         )
         for lane in range(len(runs))
     ]  # fmt: skip
@@ -121,10 +122,10 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
     lanes, spent = lab.lanes, []
     for pack in lab.packs:
         members, clock = runs[pack.start : pack.stop], Clock()
-        keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in members], np.uint32)), np.int32(round_))
         known = lanes.per_run(np.stack([run.known for run in members]))
         variables = lanes.per_run(_stacked([run.trained.variables for run in members if run.trained]))
         with clock.charge("infer"):
+            keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in members], np.uint32)), np.int32(round_))
             found = wait(lab.gather(keys, variables, known, lab.pool))
         with clock.charge("select"):
             memory = lanes.per_run(_stacked([run.memory for run in members]))
@@ -168,6 +169,9 @@ def lines(
         together = next(len(pack) for pack in lab.packs if place in pack)
         if spent and together != trained.at_once:
             line["selected_at_once"] = together
+        width = max(trained.lanes, lab.lanes.width if spent else 0)
+        if width > trained.at_once:
+            line["lanes"] = width
         group.append(line)
     return group
 

@@ -4,6 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from jaxdal import comparison, figures, queries, significance, verdicts
@@ -162,15 +163,16 @@ def _heat(penalty: pd.DataFrame) -> str:
     """The penalty matrix, with means: how often a method wins (row), and how often it is beaten (column)."""
     if len(penalty) < 2 or penalty.isna().to_numpy().sum() == penalty.size - len(penalty):
         return "<p>n/a: it needs two methods with two seeds that both finished.</p>"
-    others = len(penalty) - 1
-    order = (penalty.sum() / others).sort_values(kind="stable").index
-    penalty = penalty.loc[order, order]
+    tested = penalty.where(~np.eye(len(penalty), dtype=bool))  # NaN: less than two seeds in common, or itself
+    order = tested.mean().sort_values(kind="stable", na_position="last").index
+    tested = tested.loc[order, order]
     heads = "".join(f"<th scope=col>{_text(name)}</th>" for name in [*order, "wins"])
     rows = []
     for name in order:
-        cells = "".join("<td>·</td>" if name == other else _shade(penalty.loc[name, other]) for other in order)
-        rows.append(f"<tr><th scope=row>{_text(name)}</th>{cells}<td>{penalty.loc[name].sum() / others:.2f}</td></tr>")
-    beaten = "".join(f"<td><b>{penalty[name].sum() / others:.2f}</b></td>" for name in order)
+        cells = "".join("<td>·</td>" if name == other else _shade(tested.loc[name, other]) for other in order)
+        wins = verdicts.number(tested.loc[name].mean(), ".2f")
+        rows.append(f"<tr><th scope=row>{_text(name)}</th>{cells}<td>{wins}</td></tr>")
+    beaten = "".join(f"<td><b>{verdicts.number(tested[name].mean(), '.2f')}</b></td>" for name in order)
     rows.append(f"<tr><th scope=row>is beaten (less is better)</th>{beaten}<td></td></tr>")
     return (
         "<p class=notes>Share of the numbers of labels at which the row is significantly better than the column.</p>"

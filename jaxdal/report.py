@@ -279,11 +279,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="where report.html goes (default: the first DIR)")
     options = parser.parse_args(arguments)
     try:
-        if len(options.folders) == 1 and options.out is None and (options.folders[0] / journal.NAME).exists():
-            _single(options.folders[0])
+        first = options.folders[0]
+        if len(options.folders) == 1 and options.out is None and [*first.rglob(journal.NAME)] == [first / journal.NAME]:
+            _single(first)
         else:
             told = shlex.join(["python", "-m", "jaxdal.report", *map(str, arguments)])
-            compare(options.folders, options.out or options.folders[0], told)
+            compare(options.folders, options.out or first, told)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -250,7 +250,7 @@ def cost_table(verdict: Verdict) -> Table:
         rows.append([str(name), str(int(row["n"])), *cells])
     notes = [
         "Seconds per round, mean over all rounds of finished runs, without compilation and evaluation. Cost is that of "
-        "equation 2, and only from runs trained alone (--pack=1)"
+        "equation 2, and only from runs that were alone in every round (--pack=1)"
         + ("; what runs trained together took is shared evenly." if shared else "."),
         "“× random” is Cost divided by random sampling's; of it, selection and training are the two parts of that sum.",
     ]

@@ -343,6 +343,21 @@ def test_command_writes_a_page_that_needs_nothing_else(tmp_path: Path, capsys: p
     assert len(pd.read_csv(tmp_path / "out" / "report_runs.csv")) == 8
 
 
+def test_penalties_on_the_page_are_means_of_what_could_be_tested(tmp_path: Path) -> None:
+    for name, curves in (("random", RANDOM), ("badge", BETTER), ("margin", {0: RANDOM[0]})):
+        write(tmp_path / name, curves, strategy=name)
+    (verdict,) = judged(tmp_path)
+    rows = re.findall(r"<tr><th scope=row>(.*?)</th>(.*?)</tr>", page._heat(verdict.penalties))
+    found = {
+        name: [cell or whole for whole, cell in re.findall(r"<td[^>]*>(?:<b>)?(([^<]*))", cells)]
+        for name, cells in rows
+    }
+    assert list(found) == ["badge", "random", "margin", "is beaten (less is better)"]
+    assert found["badge"] == ["·", "0.75", "–", "0.75"]
+    assert found["margin"] == ["–", "–", "·", "–"]
+    assert found["is beaten (less is better)"] == ["0.00", "0.75", "–", ""]
+
+
 def test_page_of_runs_that_never_finished_a_round(tmp_path: Path) -> None:
     write(tmp_path / "r", {0: [None], 1: [None]})
     (verdict,) = judged(tmp_path)

@@ -91,5 +91,11 @@ def test_cost_is_equation_2_of_runs_trained_alone():
     mixed = rounds((3, 10.0, 5.0, 40.0, 5), (3, 0.0, 0.0, 80.0, 5)).assign(selected_at_once=[1, 5])
     assert cost(mixed).empty, "trained with others, although scored alone"
     assert cost(mixed, together=True)["cost"].to_list() == pytest.approx([(15 + 8 + 16) / 2])
+    shared = [(4, 1.0, 0.5, 3.0, 1), (4, 1.0, 0.5, 20.0, 4), (5, 1.0, 0.5, 4.0, 1), (5, 1.0, 0.5, 4.0, 1)]
+    assert cost(rounds(*shared)).index.to_list() == [5], "its first round was alone, not all of the run"
+    assert cost(rounds(*shared), together=True)["train"].to_dict() == {4: pytest.approx((3 + 20 / 4) / 2)}
+    padded = rounds((6, 1.0, 0.5, 4.0, 1), (6, 1.0, 0.5, 4.0, 1)).assign(lanes=[2, 2])
+    assert cost(padded).empty, "the program had a lane more"
+    assert cost(padded, together=True)["train"].to_dict() == {6: 4}
     assert cost(rounds()).empty
     assert cost(rounds((0, None, None, None, None))).empty

@@ -13,6 +13,7 @@ from PIL import Image
 
 from jaxdal import report
 from jaxdal.journal import SECONDS, Journal
+from tests import journals
 
 POOL = 200
 
@@ -178,6 +179,15 @@ def test_command_prints_and_draws_one_journal(tmp_path: Path, capsys: pytest.Cap
     assert report.main([str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out.count("3 seeds") == 1
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"accuracy.png", "journal.jsonl"}
+
+
+def test_command_compares_where_there_are_journals_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journals.write(tmp_path, {0: [0.5, 0.6, 0.7, 0.8]})
+    journals.write(tmp_path / "margin", {0: [0.5, 0.7, 0.8, 0.9]}, strategy="margin")
+    assert report.main([str(tmp_path)]) == 0
+    assert "margin" in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+    assert not (tmp_path / "accuracy.png").exists()
 
 
 def test_command_refuses_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

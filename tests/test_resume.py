@@ -92,6 +92,8 @@ def test_the_experiment_would_notice(undisturbed: Path) -> None:
     assert max(accuracies) > 0.5
     assert min(accuracies) < 1
     assert all(line["accuracy_best"] >= line["accuracy"] for group in groups for line in group)
+    lanes = [[(line["runs_at_once"], line.get("lanes")) for line in group] for group in groups]
+    assert lanes == 3 * [[(2, None), (2, None), (1, 2)]], "the last run is not alone in its program"
     totals = journal.known_picks(groups, SEEDS[0])[1]
     assert [len(picks) for picks in totals] == [16, 16, 0]
     memory = remembered(undisturbed, 1)
