@@ -29,7 +29,7 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--preset", choices=PRESETS, default="paper")
     add("--best", action="store_true", help="also the best accuracy of all test epochs, as published: slow")
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
-    add("--results", type=Path, help="where journals and reports are (default: runs/paper, runs/half or runs/smoke)")
+    add("--results", type=Path, help="where journals and reports are (default: runs/paper, half, cpu or smoke)")
     add("--data_dir", help="where the data sets are, as of jaxdal.main")
     add("--launcher", choices=("local", *LAUNCHERS), default="local", help="where runs go: experiments/README.md")
     add("--sbatch", default="", help="of --launcher=slurm: options of sbatch")

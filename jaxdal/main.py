@@ -21,7 +21,9 @@ flags.DEFINE_string(
     "badge",
     "Which images to label next: a name, or a call such as 'name(option=1)'; several, with commas, train together.",
 )
-flags.DEFINE_string("trainer", None, "supervised, mixmatch, consistency, fixmatch, or a call (default: strategy's).")
+flags.DEFINE_string(
+    "trainer", None, "supervised, mixmatch, consistency, fixmatch, waal, or a call (default: the strategy's)."
+)
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
 flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")

@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
     train_y: np.ndarray  # i32[N]
     test_x: np.ndarray  # u8[M, H, W, C]
     test_y: np.ndarray  # i32[M]
-    num_classes: int  # stated, never inferred from labels
+    num_classes: int  # stated by the data set; `from_arrays` and folders count them, once and before anything is hidden
     mirror: bool = False  # does a left-right flip keep the label?
     class_names: tuple[str, ...] = ()  # () or one name per class
     files: tuple[str, ...] = ()  # () or a name per training image

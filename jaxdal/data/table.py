@@ -60,7 +60,7 @@ TABLE: dict[str, Info] = {
         loader=_row("fashion_mnist", mirror=True),
         num_classes=10, mean=(0.2860,), std=(0.3530,),
         mirror=True, published_flip=True, padding=0,
-        model="lenet", batch=128, learning_rate=0.1, epochs=50, milestones=(8 / 15, 0.8),
+        model="lenet", batch=128, learning_rate=0.1, epochs=50, milestones=(0.4, 0.8),
         n_start="2%", n_query="2%", n_end="20%",
     ),
     "cifar10": Info(
