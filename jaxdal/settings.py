@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import data, models, strategies, trainers
+from jaxdal import data, likeness, models, strategies, trainers
 from jaxdal.budgets import Budget, budget
 from jaxdal.calls import unknown
 from jaxdal.errors import InputError
@@ -179,7 +179,9 @@ def check_names(
 
 
 def _name(strategy: str | Strategy) -> str:
-    """Name a strategy in the configuration; one that is a value, by its function and the plain options it encloses."""
+    """Name a strategy in the configuration; one that is a value, by its function, the plain options it encloses, and a
+    digest of its code, so that none goes on where another one has begun.
+    """
     if isinstance(strategy, str):
         return strategy
     select, wrap = _innermost(strategy.select), strategy.wrap
@@ -187,7 +189,7 @@ def _name(strategy: str | Strategy) -> str:
     asks = "".join(f", {signal.name}" for signal in strategy.needs)
     plain = wrap is Strategy._field_defaults["wrap"]
     wraps = "" if plain else f", {_innermost(wrap).__qualname__}({', '.join(_enclosed(wrap))})"
-    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}"
+    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}, code {likeness.digest(strategy)}"
 
 
 def _innermost(function: Any) -> Any:
@@ -232,7 +234,7 @@ def default_workdir(settings: Settings) -> Path:
     """Return a folder of its own for every configuration, so that the same command continues and another starts."""
     digest = hashlib.sha256(json.dumps(settings.config(), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{Path(settings.dataset.replace(':', '-')).stem}-{settings.strategy}"
-    return Path("runs") / f"{folder_name(words)}-{digest}"
+    return Path("runs") / f"{folder_name(words)[:180]}-{digest}"  # file systems allow 255 bytes
 
 
 def folder_name(text: str) -> str:
