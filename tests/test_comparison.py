@@ -207,6 +207,16 @@ def test_foreign_and_damaged_journals_are_named(tmp_path: Path, capsys: pytest.C
         read([tmp_path / "foreign"])
 
 
+def test_a_report_that_cannot_be_written_ends_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "r", RANDOM)
+    (tmp_path / "file").write_text("")
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 2
+    told = f"{tmp_path / 'file' / 'out'}: Not a directory. --out=DIR puts a report elsewhere\n"
+    assert capsys.readouterr().err == told
+
+
 def test_what_differs_is_not_compared_and_said(tmp_path: Path) -> None:
     write(tmp_path / "a", RANDOM)
     write(tmp_path / "b", BETTER, strategy="badge", epochs=6)
