@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdal import settings, strategies
+from jaxdal import run, settings, signals, strategies, trainers
 from jaxdal.calls import parse_call
 from jaxdal.errors import InputError
 from jaxdal.strategies import STRATEGIES
@@ -312,6 +312,28 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
     for seeds, told in [([0.5], "0.5 is not a whole number"), (np.arange(0), "names no seed"), (["1"], "1 is not a")]:
         with pytest.raises(InputError, match=f"--seeds:? {told}"):
             settings.resolve(blobs, blobs, "random", seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"strategy": lambda: None}, "is neither; call it, if it makes one"),
+        ({"strategy": None}, "a strategy is a name or a jaxdal.Strategy, and None is neither$"),
+        ({"strategy": Strategy(("probs",), first)}, "a tuple of signals, such as"),
+        ({"strategy": Strategy(signals.probs, first)}, "a tuple of signals, such as"),
+        ({"trainer": trainers.build("supervised")}, "trainers of one's own are added to a table"),
+        ({"model": first}, "models of one's own are added to a table"),
+        ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
+        ({"epochs": 2.5}, "--epochs=2.5 is not a whole number"),
+        ({"batch": "32"}, "--batch=32 is not a whole number"),
+        ({"seeds": 3}, r"--seeds=3 is no list of seeds: one seed is \(3,\)"),
+        ({"dataset": ([[1]], [0])}, "what jaxdal.from_arrays gives, got tuple"),
+    ],
+)
+def test_values_of_python_that_are_refused_before_anything_starts(blobs, tmp_path, options, told):
+    with pytest.raises(InputError, match=told):
+        run(**{"dataset": blobs, "strategy": "random", "workdir": tmp_path / "none", **options})
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
