@@ -133,10 +133,15 @@ class Lab:
             # Inside a program, shares may be unequal: those that `Gather` adds to make them equal are left out.
             rows = (self.lanes.split(leaf[: self.settings.pool]) for leaf in found)
             count, told = self.settings.budget.n_query, f"strategy {self.settings.strategy!r}"
-            picks, after = strategy.select(keys.select, known, count, memory, *rows)
+            answer = strategy.select(keys.select, known, count, memory, *rows)
             # Now: once such picks were in the journal, no start could go on from there.
+            if not isinstance(answer, tuple) or len(answer) != 2:
+                raise InputError(f"{told} gives {type(answer).__name__}, and not a tuple (picks, memory)")
+            picks, after = answer
             if jnp.shape(picks) != (count,):
                 raise InputError(f"{told} was asked for {count} picks, and gives the shape {jnp.shape(picks)}")
+            if not jnp.issubdtype(jnp.result_type(picks), jnp.integer):
+                raise InputError(f"{told} gives picks of type {jnp.result_type(picks)}, and not indices")
             before, now = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (memory, after))
             if before != now:
                 raise InputError(f"{told} got a memory of the shapes {before}, and gives back {now}")

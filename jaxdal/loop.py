@@ -112,7 +112,8 @@ def run_together(
     if len(folders) != len(every):
         raise InputError(f"there are {len(folders)} workdirs for {len(every)} strategies")
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError(f"two of the strategies {', '.join(rules.strategy for rules in every)} have the same folder")
+        names = ", ".join(rules.strategy for rules in every)
+        raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
     for rules, strategy in zip(every, chosen, strict=True):
         blocks_for(rules, strategy, images.train_x.shape[1:], devices, pool_bytes)  # refuses what does not fit
@@ -174,6 +175,8 @@ def read(
         settings.check_names(strategy, **options)
     if isinstance(dataset, Dataset):
         data.check_options("arrays", reading)
+    elif not isinstance(dataset, str):
+        raise InputError(f"a data set is a name or what jaxdal.from_arrays gives, got {type(dataset).__name__}")
     images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
     images = images if share is None else data.share_of_pool(images, *share)
     known = data.fingerprint(images)

@@ -118,7 +118,8 @@ def _run(speaks: bool = True) -> int:
         try:
             seeds = [int(seed) for seed in FLAGS.seeds]
         except ValueError:
-            raise InputError(f"--seeds={','.join(FLAGS.seeds)} are not whole numbers") from None
+            told = ",".join(FLAGS.seeds)
+            raise InputError(f"--seeds={told} are not whole numbers with commas between them") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
         strategies, above = names(FLAGS.strategy), FLAGS.workdir

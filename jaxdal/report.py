@@ -288,6 +288,11 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}. --out=DIR puts a report elsewhere", file=sys.stderr)
+        return 2
     return 0
 
 

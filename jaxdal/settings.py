@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import data, models, strategies, trainers
+from jaxdal import data, likeness, models, strategies, trainers
 from jaxdal.budgets import Budget, budget
 from jaxdal.calls import unknown
 from jaxdal.errors import InputError
 from jaxdal.plan import steps_per_epoch
-from jaxdal.types import Dataset, Recipe, Strategy
+from jaxdal.types import Dataset, Recipe, Signal, Strategy
 
 PRECISIONS = ("auto", "f32", "bf16")
 
@@ -162,14 +162,25 @@ def told(settings: Settings, images: Dataset) -> str:
 
 def check_names(
     strategy: str | Strategy, trainer: str | None = None, model: str | None = None, preset: str = "paper",
-    precision: str = "auto", **_: Any,
+    precision: str = "auto", **more: Any,
 ) -> None:  # fmt: skip
     """Refuse names that are in no table; it needs no images, so that a slip need not wait for them.
 
     Raises:
-        InputError: a name is unknown.
+        InputError: a name is unknown, be it of an option, or a value is none of what can be named.
     """
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(chosen, Strategy):
+        call = "; call it, if it makes one" if callable(strategy) else ""
+        raise InputError(f"a strategy is a name or a jaxdal.Strategy, and {strategy!r} is neither{call}")
+    if not isinstance(chosen.needs, tuple | list) or not all(isinstance(one, Signal) for one in chosen.needs):
+        raise InputError("what a strategy needs is a tuple of signals, such as (signals.probs,)")
+    for flag, value in (("trainer", trainer), ("model", model)):
+        if not isinstance(value, str | None):
+            raise InputError(f"{flag}={value!r} is no name; {flag}s of one's own are added to a table: README.md")
+    for option in more:
+        if option not in OPTIONS:
+            raise unknown("option", option, OPTIONS)
     if preset in PRESETS:  # else refused below
         chosen.wrap(trainers.build(trainer or chosen.trainer, preset))
     tables: dict[str, Collection[str]] = {"model": models.MODELS, "preset": PRESETS, "precision": PRECISIONS}
@@ -178,8 +189,13 @@ def check_names(
             raise unknown(what, name, table)
 
 
+OPTIONS = tuple(inspect.signature(resolve).parameters)[3:]  # without data set, images and strategy
+
+
 def _name(strategy: str | Strategy) -> str:
-    """Name a strategy in the configuration; one that is a value, by its function and the plain options it encloses."""
+    """Name a strategy in the configuration; one that is a value, by its function, the plain options it encloses, and a
+    digest of its code, so that none goes on where another one has begun.
+    """
     if isinstance(strategy, str):
         return strategy
     select, wrap = _innermost(strategy.select), strategy.wrap
@@ -187,7 +203,7 @@ def _name(strategy: str | Strategy) -> str:
     asks = "".join(f", {signal.name}" for signal in strategy.needs)
     plain = wrap is Strategy._field_defaults["wrap"]
     wraps = "" if plain else f", {_innermost(wrap).__qualname__}({', '.join(_enclosed(wrap))})"
-    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}"
+    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}, code {likeness.digest(strategy)}"
 
 
 def _innermost(function: Any) -> Any:
@@ -232,7 +248,7 @@ def default_workdir(settings: Settings) -> Path:
     """Return a folder of its own for every configuration, so that the same command continues and another starts."""
     digest = hashlib.sha256(json.dumps(settings.config(), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{Path(settings.dataset.replace(':', '-')).stem}-{settings.strategy}"
-    return Path("runs") / f"{folder_name(words)}-{digest}"
+    return Path("runs") / f"{folder_name(words)[:180]}-{digest}"  # file systems allow 255 bytes
 
 
 def folder_name(text: str) -> str:
@@ -241,6 +257,8 @@ def folder_name(text: str) -> str:
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+        raise InputError(f"--{flag}={value} is not a whole number")
     if value is not None and value < least:
         raise InputError(f"--{flag}={value} is less than {least}")
 
@@ -267,6 +285,8 @@ def _milestones(given: Sequence[float]) -> tuple[float, ...]:
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    if not np.iterable(seeds):
+        raise InputError(f"--seeds={seeds} is no list of seeds: one seed is ({seeds},)")
     if len(seeds) == 0:  # it may be an array
         raise InputError("--seeds names no seed")
     for seed in seeds:

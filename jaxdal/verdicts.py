@@ -197,7 +197,7 @@ def caveats(experiment: Experiment, table: pd.DataFrame) -> list[str]:
             told.append(f"With n = {n}, Wilcoxon's test cannot give a p below {2 / 2**n:.3g}, whatever the data.")
     told.append(
         "p-values are two-sided and corrected for all methods of this table by Holm (in brackets: uncorrected); "
-        "verdicts are corrected p (t) < 0.05."
+        "verdicts are corrected p (t) < 0.05. All API are percentage points; accuracies, balanced and AUBC are in %."
     )
     failed = (table["n"] < table["seeds"]).any()
     if failed:
@@ -297,8 +297,8 @@ def overview(verdicts: Sequence[Verdict]) -> Table:
         rows.append([method, *(number(value, "+.2f") for value in values)])
         if (values > 0).all():
             marks[at, 0] = BETTER
-        marks |= {(at, 1 + place): "best" for place, value in enumerate(values) if value == together[place].max()}
-    notes = ["Percentage points over random sampling, round 0 included. Marked methods are above it everywhere."]
+        marks |= {(at, 1 + place): "best" for place, value in enumerate(values) if 0 < value == together[place].max()}
+    notes = ["Percentage points over random sampling, round 0 included; in report.html, ▲ is above it everywhere."]
     return Table("API on all experiments", ["method", *(one.title for one in experiments)], rows, notes, marks)
 
 

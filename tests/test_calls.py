@@ -1,17 +1,21 @@
 """Names and calls from the command line: read, never evaluated."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdal import settings, strategies
+from jaxdal import run, settings, signals, strategies, trainers
 from jaxdal.calls import parse_call
 from jaxdal.errors import InputError
 from jaxdal.strategies import STRATEGIES
-from jaxdal.types import Strategy
+from jaxdal.types import Signal, Strategy
 
 
 def bald(draws: int = 10, *, rates: tuple[float, ...] = (0.5,), where: str | None = None):
@@ -238,6 +242,64 @@ def test_so_are_the_options_of_what_it_does_to_its_trainer():
     assert [f"change(share={share})" in name for share, name in zip((0.25, 0.5), names, strict=True)] == [True, True]
 
 
+def doubled(score):
+    return 2 * score
+
+
+FACTOR = 1.0
+
+
+def test_strategies_that_do_something_else_have_other_names(monkeypatch):
+    def enclosing(options):
+        return lambda key, known, k, memory: (options, memory)
+
+    def of_global(key, known, k, memory):
+        return doubled(known) * FACTOR, memory
+
+    def per_batch(keys, network, variables, aux, x):
+        return x
+
+    pairs = [
+        (named(lambda key, known, k, memory: (known, memory)), named(lambda key, known, k, memory: (-known, memory))),
+        *(
+            (named(enclosing(one)), named(enclosing(other)))
+            for one, other in [
+                (np.arange(3), np.arange(3)[::-1]), (jax.numpy.zeros(2), jax.numpy.ones(2)), ({"a": 1}, {"a": 2}),
+                (None, True), (jax.random.key(0), jax.random.key(1)), (Buyer(0.5), Buyer(0.25)), ({1, 2}, {1, 3}),
+            ]
+        ),
+        (named(first), named(first, memory=lambda size: 0)),
+        (named(first), named(first, wrap=lambda trainer: trainer)),
+    ]  # fmt: skip
+    for one, other in pairs:
+        assert one != other
+    asked = [settings._name(Strategy((Signal("s", one),), first)) for one in (per_batch, lambda *rest: 0)]
+    assert asked[0] != asked[1]
+    before = named(of_global)
+    assert before == named(of_global)
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    with_factor = named(of_global)
+    monkeypatch.setitem(globals(), "doubled", lambda score: 3 * score)
+    assert len({before, with_factor, named(of_global)}) == 3
+
+
+def test_every_strategy_given_as_a_value_has_the_same_name_in_every_process():
+    told = "import sys; sys.path.insert(0, 'tests'); from test_calls import values; print(values())"
+    names = [
+        subprocess.run([sys.executable, "-c", told], env=os.environ | {"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+                       capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent).stdout
+        for seed in "12"
+    ]  # fmt: skip
+    assert names[0] == names[1] != ""
+    assert " at 0x" not in names[0]
+
+
+def values() -> list[str]:
+    """The names of strategies that are values, written here or in jaxdal."""
+    mine = [first, lambda key, known, k, memory: (known in {"a", "b", "c"}, memory), Buyer(0.5).select]
+    return [settings._name(make()) for make in STRATEGIES.values()] + [named(select) for select in mine]
+
+
 def test_an_object_that_hides_its_options_is_refused():
     with pytest.raises(InputError, match=r"a strategy is made of functions: .*Buyer object .* is none"):
         named(Buyer(0.5))
@@ -250,6 +312,28 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
     for seeds, told in [([0.5], "0.5 is not a whole number"), (np.arange(0), "names no seed"), (["1"], "1 is not a")]:
         with pytest.raises(InputError, match=f"--seeds:? {told}"):
             settings.resolve(blobs, blobs, "random", seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"strategy": lambda: None}, "is neither; call it, if it makes one"),
+        ({"strategy": None}, "a strategy is a name or a jaxdal.Strategy, and None is neither$"),
+        ({"strategy": Strategy(("probs",), first)}, "a tuple of signals, such as"),
+        ({"strategy": Strategy(signals.probs, first)}, "a tuple of signals, such as"),
+        ({"trainer": trainers.build("supervised")}, "trainers of one's own are added to a table"),
+        ({"model": first}, "models of one's own are added to a table"),
+        ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
+        ({"epochs": 2.5}, "--epochs=2.5 is not a whole number"),
+        ({"batch": "32"}, "--batch=32 is not a whole number"),
+        ({"seeds": 3}, r"--seeds=3 is no list of seeds: one seed is \(3,\)"),
+        ({"dataset": ([[1]], [0])}, "what jaxdal.from_arrays gives, got tuple"),
+    ],
+)
+def test_values_of_python_that_are_refused_before_anything_starts(blobs, tmp_path, options, told):
+    with pytest.raises(InputError, match=told):
+        run(**{"dataset": blobs, "strategy": "random", "workdir": tmp_path / "none", **options})
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

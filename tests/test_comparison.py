@@ -207,6 +207,26 @@ def test_foreign_and_damaged_journals_are_named(tmp_path: Path, capsys: pytest.C
         read([tmp_path / "foreign"])
 
 
+def test_a_report_that_cannot_be_written_ends_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "r", RANDOM)
+    (tmp_path / "file").write_text("")
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 2
+    told = f"{tmp_path / 'file' / 'out'}: Not a directory. --out=DIR puts a report elsewhere\n"
+    assert capsys.readouterr().err == told
+
+
+def test_nothing_below_random_sampling_is_marked_as_best(tmp_path: Path) -> None:
+    worse = {seed: [share - 0.01 for share in shares] for seed, shares in RANDOM.items()}
+    for at, (epochs, badge) in enumerate([(1, BETTER), (2, worse)]):
+        write(tmp_path / f"r{at}", RANDOM, epochs=epochs)
+        write(tmp_path / f"b{at}", badge, strategy="badge", epochs=epochs)
+    table = verdicts.overview(judged(tmp_path))
+    assert [cell.startswith("+") for cell in table.rows[0][1:]] == [True, False]
+    assert table.marks == {(0, 1): "best"}
+
+
 def test_what_differs_is_not_compared_and_said(tmp_path: Path) -> None:
     write(tmp_path / "a", RANDOM)
     write(tmp_path / "b", BETTER, strategy="badge", epochs=6)

@@ -267,3 +267,20 @@ def test_a_strategy_of_one_s_own_that_gives_something_else_is_refused(blobs, pic
     one = bench(blobs, [0], strategy=Strategy(needs=(), select=select, memory=lambda size: np.zeros(3)))
     with pytest.raises(InputError, match=told):
         one.lab.select(one.keys, one.known, jnp.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda picks: picks, r"gives \w+, and not a tuple \(picks, memory\)"),
+        (lambda picks: [picks, ()], r"gives list, and not a tuple \(picks, memory\)"),
+        (lambda picks: (picks.astype(jnp.float32), ()), "gives picks of type float32, and not indices"),
+    ],
+)
+def test_so_is_one_that_gives_another_type(blobs, answer, told):
+    def select(key, known, k, memory):
+        return answer(top_unknown(-jnp.arange(known.shape[0], dtype=jnp.float32), known, k))
+
+    one = bench(blobs, [0], strategy=Strategy(needs=(), select=select))
+    with pytest.raises(InputError, match=told):
+        one.lab.select(one.keys, one.known, ())

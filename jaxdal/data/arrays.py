@@ -54,8 +54,9 @@ def from_arrays(
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
             wrong = low if low < 0 else high
+            hint = ": every image needs its label, also those that a run has yet to buy" if low == -1 else ""
             raise InputError(
-                f"{which} labels must lie in 0..{num_classes - 1} for {num_classes} classes, found {wrong}"
+                f"{which} labels must lie in 0..{num_classes - 1} for {num_classes} classes, found {wrong}{hint}"
             )
     return Dataset(
         train_x=train_images,
@@ -103,7 +104,10 @@ def _images(which: str, x: Any) -> np.ndarray:
 def _labels(which: str, y: Any, count: int) -> np.ndarray:
     """Any array-like -> integer [count]; raises InputError for another type, shape or length."""
     labels = _array(f"{which} labels", y)
-    if labels.dtype.kind not in "iu":
+    if labels.dtype.kind in "USO":
+        hint = "names, numbers = numpy.unique(labels, return_inverse=True) makes some of names"
+        raise InputError(f"{which} labels must be integers, got {labels.dtype}: {hint}")
+    if labels.dtype.kind not in "iu" and labels.ndim == 1:
         raise InputError(f"{which} labels must be integers, got {labels.dtype}: use .astype(numpy.int32)")
     if labels.ndim != 1:
         hint = "use .ravel()" if labels.size == count else "give class numbers, not one-hot rows"
