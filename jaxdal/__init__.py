@@ -1,11 +1,12 @@
 """Deep active learning in JAX and Flax."""
 
+from jaxdal.ask import Asked, ask
 from jaxdal.data import from_arrays
 from jaxdal.errors import InputError, OutOfMemoryError
 from jaxdal.loop import Result, run, run_together
 from jaxdal.types import Dataset, Signal, Strategy, Trainer
 
 __all__ = [
-    "Dataset", "InputError", "OutOfMemoryError", "Result", "Signal", "Strategy", "Trainer", "from_arrays", "run",
-    "run_together",
+    "Asked", "Dataset", "InputError", "OutOfMemoryError", "Result", "Signal", "Strategy", "Trainer", "ask",
+    "from_arrays", "run", "run_together",
 ]  # fmt: skip

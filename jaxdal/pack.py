@@ -47,12 +47,12 @@ class Run:
 
 
 def train(
-    lab: Lab, runs: Sequence[Run], names: Sequence[int], round_: int, inside: InsideRound, shared: InsideRound | None,
-    progress: Progress,
+    lab: Lab, runs: Sequence[Run], names: Sequence[int], round_: int, inside: InsideRound | None,
+    shared: InsideRound | None, progress: Progress,
 ) -> list[Trained]:  # fmt: skip
     """Train one pack for one round, from its kept state if there is one, and evaluate it: -> a result per run.
 
-    names: a number for each run, by which its checkpoints know it.
+    names: a number for each run, by which its checkpoints know it. inside: None: no state is kept.
     Runs that have nothing to do here (they diverged, or are a round ahead) keep their lanes, so that their neighbours'
     program stays the same.
     """
@@ -70,7 +70,7 @@ def train(
     with clock.charge("train"):
         keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
         state = wait(engine.init(keys))
-    kept = inside.restore(round_, names, state)
+    kept = None if inside is None else inside.restore(round_, names, state)
     if kept is None and shared is not None:  # what it cost is charged to every run that uses it
         kept = shared.restore(round_, names, state)
     if kept is not None:
@@ -87,7 +87,8 @@ def train(
         done = until
         if done % between == 0 and done < total:
             best = np.maximum(best, [accuracy(correct, lab) for correct in evaluated(state)])
-        inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
+        if inside is not None:
+            inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
     if shared is not None and (kept is None or kept.done < done):
         try:
             shared.publish(round_, names, state, done, clock.seconds, best)
@@ -123,12 +124,12 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
     for pack in lab.packs:
         members, clock = runs[pack.start : pack.stop], Clock()
         known = lanes.per_run(np.stack([run.known for run in members]))
-        variables = lanes.per_run(_stacked([run.trained.variables for run in members if run.trained]))
+        variables = lanes.per_run(stacked([run.trained.variables for run in members if run.trained]))
         with clock.charge("infer"):
             keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in members], np.uint32)), np.int32(round_))
             found = wait(lab.gather(keys, variables, known, lab.pool))
         with clock.charge("select"):
-            memory = lanes.per_run(_stacked([run.memory for run in members]))
+            memory = lanes.per_run(stacked([run.memory for run in members]))
             picks, memory = lanes.fetch(lab.select(keys, known, memory, *found))
             for lane, run in enumerate(members):
                 run.picks = picks[lane]
@@ -137,7 +138,8 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
     return spent
 
 
-def _stacked(trees: Sequence[Tree]) -> Tree:
+def stacked(trees: Sequence[Tree]) -> Tree:
+    """Make one tree [runs, ...] of a tree per run."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
