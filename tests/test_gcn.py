@@ -147,6 +147,17 @@ def test_picks_are_those_of_the_paper(seed):
     assert alone(certain("core_gcn"), pool, K, seed) == expected
 
 
+def test_first_weights():
+    """U(-s, s) with s = 1 / sqrt(outputs), as the authors have it, whatever the inputs."""
+    weights = gcn.initial(jax.random.key(0), 300, 64)
+    assert [leaf.shape for leaf in weights] == [(300, 64), (64,), (64, 1), (1,)]
+    for leaf, most, rough in zip(weights, (1 / 8, 1 / 8, 1), (0.02, 0.3, 0.3), strict=False):
+        assert most * (1 - rough / 2) < np.abs(leaf).max() <= most
+        assert np.std(leaf) == pytest.approx(most / 3**0.5, rel=rough)
+        assert abs(np.mean(leaf)) < rough * most
+    assert np.abs(weights.second_bias) <= 1
+
+
 def islands(seed: int) -> dict[str, np.ndarray]:
     """A continent of 43, half of it labelled, and islands 1 to 6 of three each that nothing is known about."""
     rng = np.random.default_rng(seed)

@@ -47,13 +47,16 @@ def run(pool: dict, centres: np.ndarray, max_iter: int = 100, tol: float = 1e-4)
     return np.asarray(end), np.asarray(owner)[member], np.asarray(gap)[member], float(jnp.sum(gap))
 
 
-@pytest.mark.parametrize(("seed", "k"), [(0, 3), (1, 3), (0, 40), (1, 40), (2, 140)])
-def test_inertia_is_that_of_scikit_learn(seed, k):
+@pytest.mark.parametrize(
+    ("seed", "k", "tol"), [(0, 3, 1e-4), (1, 3, 1e-4), (0, 40, 1e-4), (1, 40, 1e-4), (2, 140, 1e-4), (0, 40, 0.3)]
+)
+def test_inertia_is_that_of_scikit_learn(seed, k, tol):
+    """The last one ends early, after 5 steps of 12, since the centres move by less than tol * mean variance."""
     pool = some_pool(seed, 300, 5)
     x = members(pool)
     start = x[np.random.default_rng(seed).permutation(len(x))[:k]]
-    theirs = KMeans(k, init=start, n_init=1, max_iter=100, tol=1e-4, algorithm="lloyd").fit(x)
-    centres, owner, gap, inertia = run(pool, start)
+    theirs = KMeans(k, init=start, n_init=1, max_iter=100, tol=tol, algorithm="lloyd").fit(x)
+    centres, owner, gap, inertia = run(pool, start, tol=tol)
     assert inertia == pytest.approx(theirs.inertia_, rel=1e-4)
     np.testing.assert_allclose(centres, theirs.cluster_centers_, atol=1e-3)
     assert np.mean(owner == theirs.labels_) > 0.99
