@@ -1,6 +1,7 @@
 """K-means: Lloyd's algorithm as scikit-learn's, on one device and on eight."""
 
 import re
+import warnings
 from importlib import import_module
 
 import jax
@@ -11,8 +12,10 @@ import scipy.stats
 from reference import kmeans as reference
 from selecting import after_scoring_in_batches, alone, some_pool, split, spread
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from jaxdal.errors import InputError
+from jaxdal.keys import keys_for
 from jaxdal.strategies import distances
 
 kmeans = import_module("jaxdal.strategies.kmeans")  # the package exports the function of this name
@@ -95,6 +98,21 @@ def test_picks_on_separated_blobs_are_those_of_scikit_learn(seed):
     assert set(picks) == set(nearest.tolist())
     assert sorted(blob[picks]) == list(range(7))
     assert set(picks) == {int(left[i]) for i in reference.representatives(x, theirs.cluster_centers_)}
+
+
+def test_picks_from_a_crowd_are_those_at_the_end_of_the_algorithm():
+    """Where nothing is separated and centres move for many steps: scikit-learn's from the same first ones."""
+    pool, k = some_pool(2, 300, 3), 15
+    left, x = np.flatnonzero(pool["known"] < 0), members(pool)
+    whole = distances.comparable(jnp.asarray(pool["features"]))
+    rows = kmeans.seed_rows(keys_for(0, 0).select, whole - whole[left].mean(0), jnp.asarray(pool["known"] < 0), k)
+    expected = []
+    for steps in (1, 100):
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            theirs = KMeans(k, init=pool["features"][rows].astype(float), n_init=1, max_iter=steps).fit(x)
+        expected.append(set(left[reference.representatives(x, theirs.cluster_centers_)].tolist()))
+    assert len(expected[0] - expected[1]) > 5
+    assert set(alone(STRATEGY, pool, k)) == expected[1]
 
 
 def test_small_groups_get_their_share():
