@@ -208,6 +208,22 @@ def test_what_is_not_said_is_as_published():
     assert (options["alpha"].default, options["penalty_weight"].default) == (2e-3, 5)
 
 
+@pytest.mark.parametrize(
+    ("text", "signal"),
+    [
+        ("adversarial_bim(epsilon=0.3, cap=6)", "adversarial_distance_0.3_6"),
+        ("bald(draws=3)", "mutual_information_3"),
+        ("ssl_consistency(views=7)", "view_variance_7"),
+        ("ssl_diff2aug_direct(clean=False)", "two_view_margin_augmented"),
+        ("ssl_diff2aug_kmeans(clean=False)", "two_view_margin_augmented"),
+        ("waal(weight=3)", "waal_score_3"),
+    ],
+)
+def test_options_reach_the_signal(text, signal):
+    """Whose own tests say what it makes of them."""
+    assert strategies.build(text).needs[0].name == signal
+
+
 # The contract refuses what is wrong.
 
 
