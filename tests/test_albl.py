@@ -14,7 +14,7 @@ from selecting import alone, some_pool, split, spread
 
 from jaxdal import settings, strategies
 from jaxdal.errors import InputError
-from jaxdal.strategies.albl import Record, albl, probabilities
+from jaxdal.strategies.albl import Record, albl, exp4p, probabilities
 
 N, K = 90, 6  # examples, picks
 PAIR = ("least_confidence", "margin")  # experts that take a moment to compile
@@ -56,6 +56,18 @@ def test_two_rounds_by_hand():
     expected = 0.9 / (1 + math.exp(-0.025)) + 0.05
     assert after.queries == 2
     assert after.probability[after.answer >= 0] == pytest.approx([expected if after.arm else 1 - expected] * 2)
+
+
+def test_a_reward_is_at_most_one():
+    """An expert with a chance of 0.157 was right about all four: 1 / (2 * 0.157) = 3.2 before it is clipped."""
+    known, answer = np.array([1, 1, 2, 2, -1], np.int32), np.array([1, 1, 2, 2, -1], np.int32)
+    log_weight = np.float32([2, 0])
+    p = np.asarray(probabilities(jnp.asarray(log_weight)))
+    assert p[1] == pytest.approx(0.1573, rel=1e-3)
+    record = Record(log_weight, jnp.int32(1), jnp.int32(3), np.where(known > 0, p[1], np.float32(0)), answer)
+    found = exp4p(record, known, answer, 0.1, None)
+    expected = log_weight + 0.025 * (np.array([0, 1 / p[1]]) + math.sqrt(math.log(20) / 6) / p)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -28,7 +28,7 @@ def pool_of(features: np.ndarray, labelled: list[int]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("offset", [0, 30])
+@pytest.mark.parametrize("offset", [0, 30, 1000])
 def test_picks_are_those_of_the_paper_and_of_scikit_activeml(seed, offset):
     pool = some_pool(seed, 150, 9)
     pool["features"] += np.float32(offset)  # far from the origin, where matrix products lose digits

@@ -147,6 +147,38 @@ def test_picks_are_those_of_the_paper(seed):
     assert alone(certain("core_gcn"), pool, K, seed) == expected
 
 
+def test_first_weights():
+    """U(-s, s) with s = 1 / sqrt(outputs), as the authors have it, whatever the inputs."""
+    weights = gcn.initial(jax.random.key(0), 300, 64)
+    assert [leaf.shape for leaf in weights] == [(300, 64), (64,), (64, 1), (1,)]
+    for leaf, most, rough in zip(weights, (1 / 8, 1 / 8, 1), (0.02, 0.3, 0.3), strict=False):
+        assert most * (1 - rough / 2) < np.abs(leaf).max() <= most
+        assert np.std(leaf) == pytest.approx(most / 3**0.5, rel=rough)
+        assert abs(np.mean(leaf)) < rough * most
+    assert np.abs(weights.second_bias) <= 1
+
+
+def test_margin_and_lambda_have_their_say(monkeypatch):
+    """At other values than the defaults: which q is closest to s_margin, and with which lambda the loss is made."""
+    everything, q = np.full(6, -1, np.int32), np.float32([0.05, 0.1, 0.3, 0.55, 0.62, 0.9])
+    features, seen, weights = np.ones((6, 2), np.float32), [], gcn.loss_weights
+
+    def noted(known, node, lambda_loss):
+        seen.append(lambda_loss)
+        return weights(known, node, lambda_loss)
+
+    monkeypatch.setattr(gcn, "loss_weights", noted)
+    select = gcn.core_gcn(lambda_loss=3.0).select
+    jax.eval_shape(lambda key: select(key, everything, 2, (), features), jax.random.key(0))
+    assert seen == [3.0]
+    positive, negative = weights(np.int32([0, 1, -1, -1, -1]), np.array([1, 1, 1, 1, 0], bool), 3.0)
+    assert (positive.tolist(), negative.tolist()) == ([0.5, 0.5, 0, 0, 0], [0, 0, 1.5, 1.5, 0])
+
+    monkeypatch.setattr(gcn, "learn", lambda *_: (np.ones(6, bool), None, jnp.log(q / (1 - q))))
+    picks, _ = gcn.uncertain_gcn(s_margin=0.6).select(jax.random.key(0), everything, 2, (), features)
+    assert picks.tolist() == [4, 3]
+
+
 def islands(seed: int) -> dict[str, np.ndarray]:
     """A continent of 43, half of it labelled, and islands 1 to 6 of three each that nothing is known about."""
     rng = np.random.default_rng(seed)

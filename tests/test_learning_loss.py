@@ -13,8 +13,10 @@ from selecting import after_scoring_in_batches
 import jaxdal
 from jaxdal import strategies
 from jaxdal.errors import InputError
+from jaxdal.losses import cross_entropies
 from jaxdal.strategies.learning_loss import learning_loss, predict, ranking_loss
 from jaxdal.trainers import build
+from jaxdal.trainers.supervised import answers
 from jaxdal.types import Batch, Moment, Phase, Trainer
 
 
@@ -97,6 +99,23 @@ def test_the_gradient_stops_at_its_time(blobs, trained, progress, reaches):
     assert all(jax.tree.leaves(same)) != reaches
 
 
+def test_margin_and_weight_have_their_say(blobs, trained):
+    """The mean cross-entropy + weight * `ranking_loss`, neither of the two being 1, as by default."""
+    one, state = trained("learning_loss")
+    variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
+    batch = Batch(jnp.asarray(blobs.train_x[:8]), jnp.asarray(blobs.train_y[:8]), jnp.zeros((0, 8, 8, 1), jnp.uint8))
+    (phase,) = learning_loss(margin=0.3, weight=2.5).wrap(build("supervised")).phases
+
+    @jax.jit
+    def look(key):
+        logits, taps = answers(one.network, variables, batch, key)
+        found, _ = phase.loss(one.network, variables, batch, key, Moment(*jnp.zeros(len(Moment._fields))))
+        return found, cross_entropies(logits, batch.y), predict(variables["helpers"], taps["maps"])
+
+    found, losses, predicted = on_host(look(jax.random.key(1)))
+    assert found == pytest.approx(losses.mean() + 2.5 * reference.ranking_loss(predicted, losses, 0.3), rel=1e-5)
+
+
 def test_planted_noise_is_predicted_and_bought(blobs):
     """Labels of one of four kinds of images are drawn by lot: their loss stays high, and the module sees which kind."""
     rng = np.random.default_rng(5)
@@ -120,8 +139,17 @@ def test_only_the_subset_is_looked_at():
     assert all(np.all(np.diff(predicted[picks]) < 0) for picks in draws), "best first"
     found = np.mean([len(best & set(picks)) for picks in draws])
     assert 0.8 < found < 2.7, "30 of 180 hold a sixth of the best ten: 1.7 on average"
+    assert len({pick for picks in draws for pick in picks}) > 30, "of all, each time others: not the first of the file"
     everything = select(jax.random.key(0), known, 180, (), predicted)[0]
     assert sorted(everything.tolist()) == list(range(20, 200)), "more picks than the subset has: it grows"
+
+
+def test_a_subset_larger_than_what_is_left_has_nothing_known_in_it():
+    """80 are left, of which 150 cannot be drawn; what is known has the largest predictions."""
+    known = np.where(np.arange(200) < 120, 1, -1).astype(np.int32)
+    select = jax.jit(learning_loss(subset=150).select, static_argnums=2)
+    picks, _ = select(jax.random.key(0), known, 10, (), -np.arange(200, dtype=np.float32))
+    assert picks.tolist() == list(range(120, 130))
 
 
 def test_scoring_batch(blobs):

@@ -77,6 +77,21 @@ def test_the_average_is_evaluated_and_scores_the_pool(blobs):
     np.testing.assert_array_equal(probs, np.full((1, 200, 4), 0.25))
 
 
+def test_the_average_is_what_a_round_reports_and_buys_by(blobs, tmp_path, monkeypatch):
+    """In a whole experiment, with such an average: the first class alone is right, and ties go by index."""
+    advance = Engine.advance
+
+    def frozen(self: Engine, *arguments):
+        state = advance(self, *arguments)
+        zeros = jax.tree.map(jnp.zeros_like, state.average["params"])
+        return state._replace(average={**state.average, "params": zeros})
+
+    monkeypatch.setattr(Engine, "advance", frozen)
+    (line,) = experiment(blobs, tmp_path).groups[0]
+    assert line["per_class_accuracy"] == [1, 0, 0, 0]
+    assert line["picks"] == np.setdiff1d(np.arange(200), line["initial"])[:10].tolist()
+
+
 def outcome(workdir: Path) -> list[dict]:
     """The lines of a journal without their seconds."""
     return [{**json.loads(line), "seconds": None} for line in (workdir / journal.NAME).read_bytes().splitlines()]

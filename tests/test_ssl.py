@@ -1,6 +1,7 @@
 """The four strategies beside MixMatch: variance and margin over views, proportional shares, and what is bought."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,15 @@ from labs import bench
 from reference import ssl as reference
 from reference.scores import most_uncertain, softmax
 from selecting import alone, some_pool, split, spread
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from jaxdal import augment, remarks, settings, strategies
 from jaxdal.errors import InputError
 from jaxdal.keys import keys_for
 from jaxdal.signals import Gather
+from jaxdal.strategies import distances
+from jaxdal.strategies.kmeans import seed_rows
 from jaxdal.strategies.ssl import quotas, two_view_margin, view_variance
 from jaxdal.types import Model, Network
 
@@ -248,6 +253,23 @@ def test_groups_get_their_shares_and_the_smallest_margins_go_first(seed):
     order = np.argsort(group, kind="stable")
     after = alone(KMEANS, {name: leaf[order] for name, leaf in pool.items()}, 23, seed)
     assert order[after].tolist() == expected, "the order of the pool does not matter"
+
+
+def test_clusters_are_those_at_the_end_of_lloyd_s_algorithm():
+    """Of a crowd without groups, where the first centres are far from the last ones: scikit-learn's from the same."""
+    pool, known = some_pool(2, 300, 3), some_pool(2, 300, 3)["known"]
+    pool[two_view_margin().name] = -np.random.default_rng(0).permutation(300).astype(np.float32) / 300
+    left, x = known < 0, distances.comparable(jnp.asarray(pool["features"]))
+    start = seed_rows(keys_for(0, 0).select, x - x[left].mean(0), jnp.asarray(left), 7)
+    expected = {}
+    for steps in (1, 50):
+        group = np.full(300, -1)
+        theirs = KMeans(7, init=np.asarray(x[start], float), n_init=1, max_iter=steps, tol=1e-4)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            group[left] = theirs.fit_predict(np.asarray(x, float)[left])
+        expected[steps] = reference.proportional(pool[two_view_margin().name], group, known, 23)
+    assert expected[1] != expected[50]
+    assert alone(KMEANS, pool, 23) == expected[50]
 
 
 @pytest.mark.parametrize("value", [0, np.nan])

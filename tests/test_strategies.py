@@ -1,6 +1,7 @@
 """One contract for every row of STRATEGIES."""
 
 import functools
+import inspect
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from jaxdal.keys import keys_for
 from jaxdal.strategies import STRATEGIES
 from jaxdal.strategies.picking import top_unknown
 from jaxdal.strategies.scores import margin_score
+from jaxdal.trainers import TRAINERS
 from jaxdal.types import Strategy
 
 BUILT = {name: strategies.build(name) for name in STRATEGIES}
@@ -169,6 +171,60 @@ def test_later_rounds_compile_nothing(strategy):
 def test_what_a_network_trained_alongside_must_find_is_planted_elsewhere(name):
     own = Path(__file__).with_name(f"test_{name}.py").read_text()
     assert "\ndef test_planted" in own, "a test that random selection fails"
+
+
+# What a name alone stands for.
+
+
+def test_names_are_those_of_the_functions():
+    assert {name: make.__name__ for name, make in STRATEGIES.items()} == {name: name for name in STRATEGIES}
+
+
+# Numbers as the papers have them, or the code of the comparison; and of two modes the one that is not "as published".
+DEFAULTS = {
+    "adversarial_bim": {"epsilon": 0.05, "cap": 100},
+    "albl": {"experts": ("least_confidence", "coreset"), "mode": "iwacc", "delta": 0.1},
+    "bald": {"draws": 10},
+    "cluster_margin": {"n_clusters": None, "candidates": 10, "order": "random"},
+    "uncertain_gcn": {"s_margin": 0.1},
+    "learning_loss": {"margin": 1, "weight": 1, "stop": 0.6, "subset": 10_000},
+    "mcadl": {"mode": "paper-intent"},
+    "ssl_consistency": {"views": 50},
+    "ssl_diff2aug_direct": {"clean": True},
+    "ssl_diff2aug_kmeans": {"clusters": 20, "clean": True},
+    "vaal": {
+        "batch": 128, "beta": 1, "adversary": 1, "vae_steps": 2, "learning_rate": 5e-4, "kl": "balanced",
+        "augment": False,
+    },
+    "waal": {"weight": 10},
+}  # fmt: skip
+GRAPH = {"subset": 10_000, "hidden_units": 128, "dropout": 0.3, "lambda_loss": 1.2, "epochs": 200}
+
+
+def test_what_is_not_said():
+    """Tests elsewhere say what options do, most of them with smaller numbers."""
+    defaults = DEFAULTS | {name: DEFAULTS.get(name, {}) | GRAPH for name in ("core_gcn", "uncertain_gcn")}
+    for name, numbers in defaults.items():
+        options = inspect.signature(STRATEGIES[name]).parameters
+        assert {option: options[option].default for option in numbers} == numbers, name
+    options = inspect.signature(TRAINERS["waal"]).parameters
+    assert (options["alpha"].default, options["penalty_weight"].default) == (2e-3, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "signal"),
+    [
+        ("adversarial_bim(epsilon=0.3, cap=6)", "adversarial_distance_0.3_6"),
+        ("bald(draws=3)", "mutual_information_3"),
+        ("ssl_consistency(views=7)", "view_variance_7"),
+        ("ssl_diff2aug_direct(clean=False)", "two_view_margin_augmented"),
+        ("ssl_diff2aug_kmeans(clean=False)", "two_view_margin_augmented"),
+        ("waal(weight=3)", "waal_score_3"),
+    ],
+)
+def test_options_reach_the_signal(text, signal):
+    """Whose own tests say what it makes of them."""
+    assert strategies.build(text).needs[0].name == signal
 
 
 # The contract refuses what is wrong.

@@ -16,6 +16,7 @@ import jaxdal
 from jaxdal import InputError, environment, journal, loop, settings, strategies
 from jaxdal.engine import Engine
 from jaxdal.journal import Journal
+from jaxdal.keys import keys_for
 from jaxdal.main import FLAGS, main
 
 NAMES = ["random", "margin", "grudge"]
@@ -80,6 +81,18 @@ def test_each_is_what_it_is_alone(blobs, tmp_path, together):
                 assert line[key] == pytest.approx(other[key], abs=1 / 80)
     accuracies = {line["accuracy"] for group in groups for line in group}
     assert len(accuracies) > 2, "else equality proved little"
+
+
+def test_every_seed_draws_anew_in_every_round(together):
+    """By its own key of that round: drawn by one key alone, the picks of three rounds are one list, cut to pieces."""
+    groups, select = journal.read(together / "random")[1], strategies.build("random").select
+    for lane, seed in enumerate(OPTIONS["seeds"]):
+        known = np.full(200, -1, np.int32)
+        known[groups[0][lane]["initial"]] = 0
+        for round_ in range(2):
+            picks = groups[round_][lane]["picks"]
+            assert picks == select(keys_for(np.uint32(seed), np.int32(round_)).select, known, 20, ())[0].tolist()
+            known[picks] = 0
 
 
 def test_the_first_round_is_shared_and_later_ones_are_packed(together):

@@ -244,6 +244,41 @@ def test_batches_are_half_labelled_and_half_not(monkeypatch):
     assert np.asarray(of_vae[1, known < 0]).min() > 300
 
 
+def test_every_step_has_images_and_noise_of_its_own(monkeypatch):
+    """Six steps of the auto-encoder, two in an iteration: standard normal noise, and other images each time."""
+    steps, size = 6, 10
+    blank = (jnp.int32(0), jnp.zeros((steps, 2 * size)), jnp.zeros((steps, 2 * size, 50)))
+
+    def note(o, v, c, state, x, noise):
+        number, images, noises = state
+        return (number + 1, images.at[number].set(x[:, 0, 0, 0]), noises.at[number].set(noise)), None
+
+    monkeypatch.setattr(vaal, "start", lambda *_: blank)
+    monkeypatch.setattr(vaal, "vae_step", note)
+    monkeypatch.setattr(vaal, "critic_step", lambda o, v, c, state, x: (state, None))
+    known = np.where(np.arange(200) < 100, 0, -1).astype(np.int32)
+    pool = jnp.arange(200, dtype=jnp.uint8).reshape(200, 1, 1, 1)
+    vae, critic = make_vae((1, 1, 1), 50), make_critic(50, (3,))
+    options = options_of(iterations=3, batch=size, vae_steps=2)
+    _, images, noises = vaal.fit(
+        options, vae, critic, lambda _, x: x.astype(jnp.float32), jax.random.key(0), known, pool
+    )
+    assert len(np.unique(images, axis=0)) == steps
+    assert (images[:, :size] + 100 != images[:, size:]).mean() > 0.9, "the two kinds are drawn apart"
+    rows = np.asarray(noises).reshape(steps * 2 * size, -1)
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    assert abs(rows.mean()) < 0.05
+    assert abs(rows.std() - 1) < 0.05
+
+
+@pytest.mark.parametrize(("shape", "widths"), [((8, 8, 1), (64, 64)), ((16, 16, 3), (512, 512))])
+def test_size_of_the_discriminator(shape, widths):
+    (signal,) = vaal.vaal().needs
+    known, pool = np.zeros(4, np.int32), Pool(jnp.zeros((4, *shape), jnp.uint8))
+    _, params = jax.eval_shape(lambda key: signal.prepare(key, NETWORK, {}, pool, known), jax.random.key(0))
+    assert [params[f"Linear_{n}"]["bias"].shape for n in range(3)] == [*((wide,) for wide in widths), (1,)]
+
+
 def test_length_of_a_game():
     sizes = [1, 40, 1438, 10_000, 50_000]
     lengths = [vaal.length(options_of(batch=128), size) for size in sizes]
@@ -264,6 +299,19 @@ def test_images_of_the_game_are_clean_unless_told(augment):
     images, _, known = planted()
     jax.eval_shape(lambda key: signal.prepare(key, network, {}, Pool(jnp.asarray(images)), known), jax.random.key(0))
     assert set(asked) == {"augment" if augment else "normalise"}
+
+
+def test_the_discriminator_is_asked_about_normalised_images():
+    """At the mean code, by the weights that the game has left: as the players saw them, and not raw pixels."""
+    images, _, _ = planted()
+    vae, critic = make_vae(images.shape[1:], 2, (4,)), make_critic(2, (3,))
+    state = vaal.start(vae, critic, jax.random.key(1))
+    (signal,) = vaal.vaal(latent=2, widths=(4,), critic_widths=(3,)).needs
+    variables = {"params": state.vae.params, "batch_stats": state.batch_stats}
+    look = signal.per_batch(None, NETWORK, {}, (variables, state.critic.params), jnp.asarray(images))
+    expected = -critic.apply(state.critic.params, vae.encode(variables, normalise(images))[0])
+    assert np.std(expected) > 0.01
+    np.testing.assert_allclose(look, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_that_is_not_finite_is_left_out():

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import vaal as reference
 
+from jaxdal.models.vae import critic as make_critic
 from jaxdal.models.vae import vae as make_vae
 
 
@@ -49,3 +51,34 @@ def test_first_weights():
         assert np.abs(layer["kernel"]).max() == pytest.approx(fan_in**-0.5, rel=0.01)
         assert np.std(layer["kernel"]) == pytest.approx((3 * fan_in) ** -0.5, rel=0.02)
     assert np.asarray(params["encoder_norms_0"]["scale"] == 1).all()
+    judge = make_critic(32, (512, 512)).init(jax.random.key(0))["Linear_1"]
+    assert np.std(judge["kernel"]) == pytest.approx(math.sqrt(2 / 512), rel=0.02)
+    assert (judge["bias"] == 0).all()
+
+
+def test_convolutional_form_is_that_of_the_paper():
+    """There and back by patches and stamps, in training: BatchNorm by the batch and a ReLU behind all but the last."""
+    vae, rng = make_vae((18, 17, 3), 2, (3, 4)), np.random.default_rng(0)
+    fresh = vae.init(jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), fresh)
+    x, noise = rng.standard_normal((5, 18, 17, 3), np.float32), rng.standard_normal((5, 2), np.float32)
+    found = jax.jit(vae.train)(variables, x, noise)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, float), variables["params"])
+
+    def normalised(y, norm):
+        scaled = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-5)
+        return np.maximum(scaled * norm["scale"] + norm["bias"], 0)
+
+    y = np.pad(x.astype(float), ((0, 0), (0, 2), (0, 3), (0, 0)))  # 20 x 20, which two strides halve to 5 x 5
+    for n in range(2):
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))), (4, 4), (1, 2))
+        y = np.einsum("bijchw,hwco->bijo", windows[:, ::2, ::2], params[f"encoder_{n}"]["kernel"])
+        y = normalised(y, params[f"encoder_norms_{n}"])
+    codes = params["posterior"]
+    mean, log_variance = (y.reshape(5, -1) @ codes[n]["kernel"] + codes[n]["bias"] for n in ("mean", "log_variance"))
+    z = mean + np.exp(log_variance / 2) * noise
+    y = (z @ params["unfold"]["kernel"] + params["unfold"]["bias"]).reshape(5, 10, 10, 4)
+    y = normalised(reference.transposed(y, params["up_0"]["kernel"], 2, 1), params["up_norms_0"])
+    image = (reference.transposed(y, params["up_1"]["kernel"], 1, 0) + params["up_1"]["bias"])[:, :18, :17]
+    for leaf, expected in zip(found, (image, mean, log_variance), strict=False):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-3)
