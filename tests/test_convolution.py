@@ -65,6 +65,24 @@ def test_packed_equals_one_run_after_another(batched, stride, size, padding):
     assert_close(actual, [np.stack(run) for run in zip(*runs, strict=True)])
 
 
+def test_large_maps_in_pieces():
+    x, w = (jax.random.normal(key, (2, *shape)) for key, shape in zip(
+        jax.random.split(jax.random.key(0)), [(19, 32, 33, 2), (3, 3, 2, 3)], strict=True
+    ))  # fmt: skip
+    actual, expected = (jax.jit(jax.vmap(with_gradients(c, 1, 1)))(x, w) for c in (conv2d, plain))
+    assert_close(actual, expected)
+    lowered = {
+        platform: jax.jit(with_gradients(conv2d, 1, 1))
+        .trace(x[0], w[0])
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert {platform: text.count("stablehlo.convolution") for platform, text in lowered.items()} == {
+        "cpu": 2 + 3, "cuda": 2 + 1, "tpu": 2 + 1
+    }  # fmt: skip
+
+
 def test_bfloat16():
     x, w = operands(dtype=jnp.bfloat16)
     actual, expected = (jax.jit(jax.vmap(with_gradients(c, 2, 1)))(x, w) for c in (conv2d, plain))

@@ -144,10 +144,22 @@ def _input_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 def _weight_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
     """(x, dy) -> dw."""
 
-    @custom_vmap
-    def weight_gradient(x: Array, dy: Array) -> Array:
+    def whole(x: Array, dy: Array) -> Array:
         w = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[-1], dy.shape[-1]), x.dtype)
         (dw,) = jax.linear_transpose(lambda w: _dense(x, w, geometry), w)(dy)
+        return dw
+
+    def in_pieces(x: Array, dy: Array) -> Array:
+        """The same for a CPU, whose caches a sum over many large maps overflows: some images at a time."""
+        if dy.shape[1] * dy.shape[2] < 1024:
+            return whole(x, dy)
+        size = 8 * -(-len(x) // 128)  # of a vector of floats, images being the last axis here; few, for the compiler
+        pieces = [whole(x[at : at + size], dy[at : at + size]) for at in range(0, len(x), size)]
+        return functools.reduce(jnp.add, pieces)
+
+    @custom_vmap
+    def weight_gradient(x: Array, dy: Array) -> Array:
+        dw: Array = jax.lax.platform_dependent(x, dy, cpu=in_pieces, default=whole)
         return dw
 
     def pack(runs: int, batched: tuple[bool, bool], x: Array, dy: Array) -> Array:
