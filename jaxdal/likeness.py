@@ -1,8 +1,9 @@
-"""Whether two strategies of one's own are the same: a digest of their code and of all that it was made with."""
+"""Whether strategies, models or trainers of one's own are the same: a digest of their code and what it is made with."""
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType
 from typing import Any
@@ -24,8 +25,18 @@ def digest(strategy: Strategy) -> str:
     """
     functions = [strategy.select, strategy.memory, strategy.wrap]
     asks = [(signal.per_batch, signal.prepare) for signal in strategy.needs]
+    return _digest([functions, asks])
+
+
+def of_rows(*rows: Callable[..., Any]) -> str:
+    """Return the same for what makes models and trainers, rows of their tables; "" if all are jaxdal's."""
+    own = [row for row in rows if _package(row) != OWN]
+    return _digest(own) if own else ""
+
+
+def _digest(value: Any) -> str:
     found = hashlib.sha256()
-    for piece in _pieces([functions, asks], set()):
+    for piece in _pieces(value, set()):
         found.update(len(piece).to_bytes(8, "little") + piece)
     return found.hexdigest()[:8]
 
@@ -62,6 +73,8 @@ def _pieces(value: Any, above: set[int]) -> Iterator[bytes]:
         yield from _pieces(value.__wrapped__, above)
     elif inspect.ismodule(value) or isinstance(value, type) or inspect.isbuiltin(value):
         yield f"{getattr(value, '__module__', '')}.{value.__name__}".encode()
+        if isinstance(value, type) and not _installed(value):
+            yield from _of_class(value, above)
     else:
         yield from _pieces(getattr(value, "__dict__", None), above)
 
@@ -72,6 +85,17 @@ def _of_array(value: Any) -> Iterator[bytes]:
     array = np.asarray(value)
     yield f"{array.dtype}{array.shape}".encode()
     yield array.tobytes()
+
+
+def _of_class(value: type, above: set[int]) -> Iterator[bytes]:
+    """Its methods and plain values, without what decorators such as `dataclass` have written into it."""
+    for name, member in sorted(vars(value).items()):
+        written = inspect.unwrap(member) if callable(member) else member
+        if inspect.isfunction(written):
+            if written.__code__.co_filename != "<string>" and written.__module__ == value.__module__:
+                yield from _pieces((name, written), above)
+        elif not name.startswith("_") and (written is None or isinstance(written, int | float | str | tuple | list)):
+            yield from _pieces((name, written), above)
 
 
 def _of_function(function: Any, above: set[int]) -> Iterator[bytes]:
@@ -86,6 +110,12 @@ def _of_function(function: Any, above: set[int]) -> Iterator[bytes]:
     for name, value in named.globals.items():
         if not (callable(value) or inspect.ismodule(value)) or _package(value) == package:
             yield from _pieces((name, value), above)
+
+
+def _installed(value: type) -> bool:
+    """Whether a class belongs to Python, jaxdal or another package that users do not write."""
+    file = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
+    return _package(value) in (OWN, *sys.stdlib_module_names) or "-packages" in file
 
 
 def _package(value: Any) -> str:

@@ -62,6 +62,7 @@ class Settings(NamedTuple):
     test: int
     num_classes: int
     fingerprint: str  # of the images and labels
+    own_code: str  # digest of a model or trainer that is not jaxdal's, "" if both are
 
     @property
     def steps(self) -> list[int]:
@@ -71,7 +72,7 @@ class Settings(NamedTuple):
     def config(self) -> dict[str, Any]:
         """Return the first line of the journal: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
-        return {key: value for key, value in flat.items() if key not in APART}
+        return {key: value for key, value in flat.items() if key not in APART and (value or key != "own_code")}
 
     def training(self, strategy: Strategy) -> dict[str, Any]:
         """Return what decides round 0: all but the strategy, unless it changes how training is done."""
@@ -142,6 +143,7 @@ def resolve(
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
         eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],
         num_classes=images.num_classes, fingerprint=fingerprint or data.fingerprint(images),
+        own_code=likeness.of_rows(models.MODELS[model], trainers.TRAINERS[trainer.partition("(")[0].strip()]),
     )  # fmt: skip
 
 

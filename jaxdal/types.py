@@ -51,7 +51,7 @@ class Model(NamedTuple):
 
     init: Callable[[Array], Tree]
     apply: Callable[..., tuple[Array, dict[str, Any]]]
-    pack: int  # most runs that one accelerator trains at once with profit
+    pack: int = 1  # most runs that one accelerator trains at once with profit
     pack_multiple: int = 1  # packs of a multiple of it are fastest: `parallel.packs`
     cpu_pack: int = 1  # as `pack`, of a CPU
     cpu_loop: bool = False  # as fast inside a compiled loop on a CPU: no convolution of XLA's in it
