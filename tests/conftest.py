@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import reference...`
 CACHE = Path(os.environ.get("JAXDAL_TEST_CACHE", Path(tempfile.gettempdir()) / f"jaxdal-tests-{os.getuid()}"))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs are many
 
 
 @pytest.fixture(scope="session", autouse=True)

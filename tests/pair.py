@@ -137,7 +137,7 @@ def start(cache: Path, call: str, *arguments: object) -> list[tuple[int, str, st
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(own),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_NUMPY_DTYPE_PROMOTION": "strict",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),

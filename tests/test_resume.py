@@ -37,7 +37,7 @@ def start_and_kill(workdir: Path, point: str, count: int, **options: float) -> l
     """Let a process of its own run until it is killed: -> what it trained."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(CACHE),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "PYTHONPATH": str(Path(killer.__file__).parent),
     }

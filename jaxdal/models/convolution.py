@@ -151,7 +151,7 @@ def _weight_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 
     def in_pieces(x: Array, dy: Array) -> Array:
         """The same for a CPU, whose caches a sum over many large maps overflows: some images at a time."""
-        if dy.shape[1] * dy.shape[2] < 1024:
+        if dy.shape[1] * dy.shape[2] < 256:
             return whole(x, dy)
         size = 8 * -(-len(x) // 128)  # of a vector of floats, images being the last axis here; few, for the compiler
         pieces = [whole(x[at : at + size], dy[at : at + size]) for at in range(0, len(x), size)]
