@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxdal import data, remarks, settings
+from jaxdal.budgets import Budget
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
 from jaxdal.exhausted import advised, movable
@@ -41,6 +42,7 @@ def ask(
     labels that accuracy is counted on. round_: number of the question, counted from 0, each of which draws random
     numbers of its own; memory: that of the answer before. Other options are those of `settings.resolve` (epochs, batch,
     trainer, model, learning_rate, mirror, ...); for small sets the batch follows the number of labels, unless stated.
+    Questions with the same k and options are the same programs, which JAX keeps where JAX_COMPILATION_CACHE_DIR says.
 
     Raises:
         InputError: something does not fit, or training diverged.
@@ -56,7 +58,8 @@ def ask(
         pool, pool, strategy, platform=devices[0].platform, seeds=(seed,), n_start=count, n_query=k, n_end=count + k,
         **options,
     )  # fmt: skip
-    rules = rules._replace(per_epoch=rules.per_epoch[:1] * (round_ + 1))  # for as many labels as there are now
+    # As many steps as for the labels of now, and programs for any number of labels: those of all questions.
+    rules = rules._replace(per_epoch=rules.per_epoch[:1] * (round_ + 1), budget=Budget(1, k, rules.pool))
     remarks.on_strategy(rules, chosen)
     remarks.on_training(rules, chosen)
     blocks = blocks_for(rules, chosen, pool.train_x.shape[1:], devices, pool_bytes)

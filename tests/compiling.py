@@ -1,8 +1,9 @@
-"""What JAX traces, lowers and compiles in this process."""
+"""What JAX traces, lowers and compiles in this process, and what of it no cache had."""
 
 from jax import monitoring
 
 heard: list[str] = []  # to be cleared by whoever wants to know what happens from then on
+missed: list[str] = []  # likewise
 
 
 def _listen(event: str, _seconds: float, **_: object) -> None:
@@ -10,4 +11,10 @@ def _listen(event: str, _seconds: float, **_: object) -> None:
         heard.append(event)
 
 
+def _listen_to_cache(event: str, **_: object) -> None:
+    if event == "/jax/compilation_cache/cache_misses":
+        missed.append(event)
+
+
+monitoring.register_event_listener(_listen_to_cache)
 monitoring.register_event_duration_secs_listener(_listen)  # for good: JAX takes no listener back

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from compiling import missed
 from killer import grudge
 
 import jaxdal
@@ -90,6 +91,15 @@ def test_training_that_diverges_is_said(blobs: Dataset) -> None:
     known = np.where(np.arange(200) < 40, blobs.train_y, -1)
     with pytest.raises(InputError, match=r"training diverged at step \d+: try a smaller learning_rate"):
         ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS | {"learning_rate": 1e30})
+
+
+def test_more_labels_are_the_same_programs(blobs: Dataset) -> None:
+    """Which the cache of the tests has, after the first question."""
+    for count in (40, 60, 195):
+        missed.clear()
+        known = np.where(np.arange(200) < count, blobs.train_y, -1)
+        ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS)
+        assert count == 40 or not missed
 
 
 def test_nothing_is_written(blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
