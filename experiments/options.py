@@ -1,6 +1,7 @@
 """The flags that all tables and figures have in common."""
 
 import argparse
+import fnmatch
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -94,8 +95,10 @@ def datasets(text: str) -> tuple[str, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Strategies; commas within brackets belong to options."""
-    found = calls.names(text)
+    """Strategies, perhaps by a pattern of names such as ssl_*; commas within brackets belong to options."""
+    found: list[str] = []
+    for name in calls.names(text):
+        found += fnmatch.filter(strategies.STRATEGIES, name) or [name]
     try:
         for name in found:
             strategies.build(name)

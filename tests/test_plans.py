@@ -284,6 +284,9 @@ def test_flags():
     assert flags.options(given) == Options(
         strategies=("badge", "bald(draws=20)", "vaal(iterations=3)"), seeds=(0, 1, 2, 7), best=True
     )
+    some = flags.parse(parser, ["--strategies=waal,ssl_*,ssl_random,vaal(widths=[3])"])
+    ssl = ["ssl_random", "ssl_consistency", "ssl_diff2aug_direct", "ssl_diff2aug_kmeans"]
+    assert sorted(some.strategies) == sorted(["waal", *ssl, "vaal(widths=[3])"])
     again = flags.parse(parser, flags.told(given))
     assert flags.options(again) == flags.options(given)
     for wrong in ("--datasets=mnits", "--strategies=bagde", "--scale=big", "--seeds=a", "--seeds=4-0", "--map=pca"):
