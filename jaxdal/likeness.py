@@ -1,11 +1,14 @@
 """Whether strategies, models or trainers of one's own are the same: a digest of their code and what it is made with."""
 
+import dataclasses
 import hashlib
 import inspect
-import sys
+import os
+import sysconfig
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import CodeType
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -13,110 +16,184 @@ import numpy as np
 
 from jaxdal.types import Strategy
 
-OWN = __name__.partition(".")[0]
+PLAIN = (int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis))
+JAXDAL = f"{Path(__file__).parent}{os.sep}"
+NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how files begin that are not one's own
 
 
 def digest(strategy: Strategy) -> str:
     """Return eight hexadecimal digits, which are others once a line or a number of the strategy is another.
 
-    Looked at: code, defaults and enclosed values of its functions, and the globals that they name, as far as these are
-    values or are written in the same package; not the code of jaxdal and of other packages. Comments do not count. The
-    version of Python does.
+    Looked at: functions, methods and classes that are not installed, with all that they name and enclose; arrays, plain
+    values and containers; fields of dataclasses; attributes of objects of one's own classes, but not private ones. Of
+    jaxdal and of installed packages: names. Comments do not count; the version of Python does.
     """
-    functions = [strategy.select, strategy.memory, strategy.wrap]
     asks = [(signal.per_batch, signal.prepare) for signal in strategy.needs]
-    return _digest([functions, asks])
+    return _Digest().of([strategy.select, strategy.memory, strategy.wrap, asks])
 
 
 def of_rows(*rows: Callable[..., Any]) -> str:
     """Return the same for what makes models and trainers, rows of their tables; "" if all are jaxdal's."""
-    own = [row for row in rows if _package(row) != OWN]
-    return _digest(own) if own else ""
+    own = [row for row in rows if str(getattr(row, "__module__", "")).partition(".")[0] != __name__.partition(".")[0]]
+    return _Digest().of(own) if own else ""
 
 
-def _digest(value: Any) -> str:
-    found = hashlib.sha256()
-    for piece in _pieces(value, set()):
-        found.update(len(piece).to_bytes(8, "little") + piece)
-    return found.hexdigest()[:8]
+class _Digest:
+    """One walk over a value, which comes to every part of it once."""
+
+    def __init__(self) -> None:
+        self._met: dict[int, tuple[int, Any]] = {}  # id -> number, and the value, so that no other gets its id
+
+    def of(self, value: Any) -> str:
+        found = hashlib.sha256()
+        for piece in self._pieces(value):
+            found.update(len(piece).to_bytes(8, "little") + piece)
+        return found.hexdigest()[:8]
+
+    def _pieces(self, value: Any) -> Iterator[bytes]:
+        yield type(value).__qualname__.encode()
+        if isinstance(value, PLAIN):
+            yield repr(value).encode()
+        elif isinstance(value, tuple):  # two that are equal may be one object, or may not
+            yield from self._all(value)
+        elif isinstance(value, CodeType):
+            yield value.co_code
+            yield from self._all((value.co_names, value.co_varnames, value.co_consts))
+        elif isinstance(value, frozenset):
+            yield from self._all(sorted(value, key=repr))
+        elif id(value) in self._met:
+            yield str(self._met[id(value)][0]).encode()
+        else:
+            self._met[id(value)] = (len(self._met), value)
+            yield from self._of_new(value)
+
+    def _of_new(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            yield from self._of_array(value)
+        elif isinstance(value, list):
+            yield from self._all(value)
+        elif isinstance(value, set):
+            yield from self._all(sorted(value, key=repr))
+        elif isinstance(value, dict):
+            yield from self._all([part for pair in value.items() for part in pair])
+        elif isinstance(value, partial):
+            yield from self._all((value.func, value.args, value.keywords))
+        elif inspect.ismethod(value):
+            yield from self._all((value.__func__, value.__self__))
+        elif isinstance(value, FunctionType):
+            yield from self._of_function(value)
+        elif isinstance(value, type):
+            yield from self._of_class(value)
+        elif hasattr(value, "__wrapped__"):  # jax.jit and the like
+            yield from self._pieces(value.__wrapped__)
+        else:
+            yield from self._of_object(value)
+
+    def _all(self, values: Any) -> Iterator[bytes]:
+        yield str(len(values)).encode()
+        for value in values:
+            yield from self._pieces(value)
+
+    def _of_array(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.asarray(value)
+        yield f"{array.dtype}{array.shape}".encode()
+        if array.dtype == object:
+            yield from self._all(array.ravel().tolist())
+        else:
+            yield hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").digest()
+
+    def _of_function(self, function: FunctionType) -> Iterator[bytes]:
+        yield f"{function.__module__}.{function.__qualname__}".encode()
+        enclosed = {name: cell for name, cell in _enclosed(function).items() if cell is not function}
+        if not _own(function.__code__.co_filename):
+            # What jax.vmap and others make of a function encloses that and their options, and much of theirs beside.
+            jaxdals = function.__code__.co_filename.startswith(JAXDAL)
+            told = {
+                name: part
+                for name, part in enclosed.items()
+                if jaxdals or isinstance(part, FunctionType) or _is_plain(part)
+            }
+            yield from self._all((told, getattr(function, "__wrapped__", None)))
+            return
+        yield from self._all((function.__code__, function.__defaults__, function.__kwdefaults__, enclosed))
+        names = _names(function.__code__)
+        for name in sorted(names & function.__globals__.keys()):
+            part = function.__globals__[name]
+            yield from self._all((name, part))
+            if isinstance(part, ModuleType) and _own(getattr(part, "__file__", None) or "<frozen"):
+                yield from self._all([vars(part)[attribute] for attribute in sorted(names & vars(part).keys())])
+
+    def _of_class(self, value: type) -> Iterator[bytes]:
+        """Its name, and members of those of one's own classes that it is made of."""
+        yield f"{value.__module__}.{value.__qualname__}".encode()
+        if not _of_own_module(value):
+            return
+        for name, member in sorted(vars(value).items()):
+            if isinstance(member, property):
+                member = member.fget
+            member = getattr(member, "__func__", member)
+            member = inspect.unwrap(member) if callable(member) else member
+            if isinstance(member, FunctionType):
+                made = member.__code__.co_filename == "<string>" and name.startswith("__")  # by `dataclass`
+                if not made and _own(member.__code__.co_filename):
+                    yield from self._all((name, member))
+            elif not name.startswith("_") and _is_plain(member):
+                yield from self._all((name, member))
+        yield from self._all(value.__bases__)
+
+    def _of_object(self, value: Any) -> Iterator[bytes]:
+        """A module, by name; anything else by its class and what is public of it."""
+        yield str(getattr(value, "__name__", "")).encode()
+        if isinstance(value, ModuleType) or inspect.isbuiltin(value):
+            return
+        kind, parts = type(value), {}
+        if dataclasses.is_dataclass(value):
+            names = [
+                field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")
+            ]  # flax's
+            parts = {name: getattr(value, name, None) for name in names}
+        elif _of_own_module(kind):
+            slots = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
+            names = [*getattr(value, "__dict__", ()), *slots]
+            parts = {name: getattr(value, name, None) for name in names if not name.startswith("_")}
+        yield from self._all((kind, parts))
 
 
-def _pieces(value: Any, above: set[int]) -> Iterator[bytes]:
-    """What tells a value from others, the same in every process. above: ids of the values that it is a part of."""
-    if value is None or isinstance(value, int | float | complex | str | bytes):
-        yield repr(value).encode()
-        return
-    if id(value) in above:
-        return
-    above = above | {id(value)}
-    yield type(value).__qualname__.encode()
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        yield from _of_array(value)
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _pieces(part, above)
-    elif isinstance(value, set | frozenset):
-        yield from sorted(b"|".join(_pieces(part, above)) for part in value)
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _pieces((key, part), above)
-    elif isinstance(value, CodeType):
-        yield value.co_code
-        yield from _pieces((value.co_names, value.co_varnames, value.co_consts), above)
-    elif isinstance(value, partial):
-        yield from _pieces((value.func, value.args, value.keywords), above)
-    elif inspect.ismethod(value):
-        yield from _pieces((value.__func__, value.__self__), above)
-    elif inspect.isfunction(value):
-        yield from _of_function(value, above)
-    elif hasattr(value, "__wrapped__"):  # jax.jit and the like
-        yield from _pieces(value.__wrapped__, above)
-    elif inspect.ismodule(value) or isinstance(value, type) or inspect.isbuiltin(value):
-        yield f"{getattr(value, '__module__', '')}.{value.__name__}".encode()
-        if isinstance(value, type) and not _installed(value):
-            yield from _of_class(value, above)
-    else:
-        yield from _pieces(getattr(value, "__dict__", None), above)
+def _own(file: str) -> bool:
+    """Whether code of this file is neither jaxdal's nor installed."""
+    return "-packages" not in file and not file.startswith(NOT_OWN)
 
 
-def _of_array(value: Any) -> Iterator[bytes]:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    array = np.asarray(value)
-    yield f"{array.dtype}{array.shape}".encode()
-    yield array.tobytes()
+def _of_own_module(value: type) -> bool:
+    """Whether a class is written in a file of one's own, or in none, as in a notebook."""
+    try:
+        return _own(inspect.getfile(value))
+    except OSError:
+        return True  # of __main__, which has no file there
+    except TypeError:
+        return False  # built in
 
 
-def _of_class(value: type, above: set[int]) -> Iterator[bytes]:
-    """Its methods and plain values, without what decorators such as `dataclass` have written into it."""
-    for name, member in sorted(vars(value).items()):
-        written = inspect.unwrap(member) if callable(member) else member
-        if inspect.isfunction(written):
-            if written.__code__.co_filename != "<string>" and written.__module__ == value.__module__:
-                yield from _pieces((name, written), above)
-        elif not name.startswith("_") and (written is None or isinstance(written, int | float | str | tuple | list)):
-            yield from _pieces((name, written), above)
+def _enclosed(function: FunctionType) -> dict[str, Any]:
+    """Its free variables, as far as they have a value yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            continue
+    return found
 
 
-def _of_function(function: Any, above: set[int]) -> Iterator[bytes]:
-    package = _package(function)
-    yield f"{function.__module__}.{function.__qualname__}".encode()
-    yield from _pieces((function.__defaults__, function.__kwdefaults__), above)
-    named = inspect.getclosurevars(function)
-    yield from _pieces(dict(named.nonlocals), above)
-    if package == OWN:
-        return
-    yield from _pieces(function.__code__, above)
-    for name, value in named.globals.items():
-        if not (callable(value) or inspect.ismodule(value)) or _package(value) == package:
-            yield from _pieces((name, value), above)
+def _names(code: CodeType) -> set[str]:
+    """All names of globals and attributes in a code and in the functions that are written inside of it."""
+    inner = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
-def _installed(value: type) -> bool:
-    """Whether a class belongs to Python, jaxdal or another package that users do not write."""
-    file = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
-    return _package(value) in (OWN, *sys.stdlib_module_names) or "-packages" in file
-
-
-def _package(value: Any) -> str:
-    return str(getattr(value, "__module__", None)).partition(".")[0]
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, PLAIN)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 import jaxdal
@@ -46,12 +47,12 @@ def mine(image_shape, num_classes, dtype):
 """
 
 
-def written(folder: Path, name: str, text: str) -> Any:
-    """The function `mine` of a module of this text."""
+def written(folder: Path, name: str, text: str, function: str = "mine") -> Any:
+    """A function of a module of this text."""
     (folder / f"{name}.py").write_text(text)
     importlib.invalidate_caches()
     sys.modules.pop(name, None)
-    return importlib.import_module(name).mine
+    return getattr(importlib.import_module(name), function)
 
 
 @pytest.fixture
@@ -72,6 +73,130 @@ def test_a_change_anywhere_in_a_model_shows(folder: Path) -> None:
     written(folder, "net", MODEL)
     told = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == first, "another process says the same"
+
+
+MODULE = """
+import dataclasses
+from functools import partial
+
+import jax
+import flax.linen as nn
+import numpy as np
+
+import other
+
+NUMBER = 1
+
+
+def inner(x):
+    return x + NUMBER
+
+
+lifted, bound, compiled = jax.vmap(inner), partial(inner, 2), jax.jit(inner)
+
+
+class Base:
+    def deep(self):
+        return 1
+
+
+class Buyer(Base):
+    share = 0.5
+
+    @property
+    def half(self):
+        return 2
+
+    @staticmethod
+    def still():
+        return 3
+
+    def helper(self, x):
+        return x * 4
+
+    def choose(self, x):
+        return self.helper(x) + self.half
+
+    def __call__(self, x):
+        return x - 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    draws: int = 6
+
+
+class Slotted:
+    __slots__ = ("size",)
+
+    def __init__(self):
+        self.size = 7
+
+
+class Net(nn.Module):
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width)(x)
+
+
+def made(kind):
+    buyer, options, slotted, net = Buyer(), Options(), Slotted(), Net(9)
+    lists = [[10], 11]
+
+    def nested(x):
+        return (lambda y: inner(y))(x)
+
+    return {
+        "nested": nested, "vmap": lambda x: lifted(x), "partial": lambda x: bound(x), "jit": lambda x: compiled(x),
+        "method": buyer.choose, "object": lambda x: buyer(x), "other": lambda x: other.score(x),
+        "options": lambda x: options, "slots": lambda x: slotted, "net": lambda x: net, "lists": lambda x: lists,
+        "range": lambda x, r=range(12): r,
+    }[kind]
+"""
+CHANGES = {
+    "nested": ["NUMBER = 1", "x + NUMBER"], "vmap": ["NUMBER = 1", "x + NUMBER", "vmap(inner"], "jit": ["x + NUMBER"],
+    "partial": ["x + NUMBER", "partial(inner, 2"], "method": ["return 1", "return 2", "return 3", "x * 4", "0.5"],
+    "object": ["x - 5"], "options": ["draws: int = 6"], "slots": ["size = 7"], "lists": ["[10], 11"],
+    "range": ["range(12"], "net": ["width: int = 8", "Net(9", "Dense(self.width"], "other": [],
+}  # fmt: skip
+OTHERWISE = {
+    "NUMBER = 1": "NUMBER = 1.0", "x + NUMBER": "x - NUMBER", "vmap(inner": "vmap(inner, in_axes=1",
+    "partial(inner, 2": "partial(inner, 3", "x * 4": "x * 40", "x - 5": "x - 50", "0.5": "0.25", "Net(9": "Net(90",
+    "draws: int = 6": "draws: int = 60", "size = 7": "size = 70", "[10], 11": "[10, 11]", "range(12": "range(13",
+    "width: int = 8": "width: int = 80", "Dense(self.width": "Dense(1 + self.width", "return 1": "return 10",
+    "return 2": "return 20", "return 3": "return 30",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_a_function_is_made_with(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "other.py").write_text("def score(x):\n    return x + 1\n")
+    module = sys.modules[written(folder, "parts", MODULE, "made").__module__]
+    first = likeness.of_rows(module.made(kind))
+    if kind in ("vmap", "jit", "partial"):
+        jax.block_until_ready(module.made(kind)(np.ones(3)) if kind != "partial" else module.inner(1))
+    assert likeness.of_rows(module.made(kind)) == first, "another object of the same, after use"
+    code = f"import parts; from jaxdal import likeness; print(likeness.of_rows(parts.made({kind!r})))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == first
+    found = [first]
+    for change in CHANGES[kind]:
+        assert MODULE.count(change) == 1
+        found.append(
+            likeness.of_rows(written(folder, "parts", MODULE.replace(change, OTHERWISE[change]), "made")(kind))
+        )
+    if kind == "other":
+        monkeypatch.delitem(sys.modules, "other")
+        (folder / "other.py").write_text("def score(x):\n    return x + 10\n")
+        found.append(likeness.of_rows(written(folder, "parts", MODULE, "made")(kind)))
+    assert len(set(found)) == len(found) > 1
+
+
+def test_functions_that_name_each_other_are_walked_once(folder: Path) -> None:
+    text = "".join(f"def f{i}(x):\n    return {' + '.join(f'f{j}(x)' for j in range(40))}\n" for i in range(40))
+    assert likeness.of_rows(written(folder, "many", text, "f0"))
 
 
 def test_what_is_jaxdals_has_none() -> None:
