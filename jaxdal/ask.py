@@ -35,14 +35,15 @@ def ask(
 ) -> Asked:  # fmt: skip
     """Train a network on the labels that are known, and choose k of the other images.
 
-    It is a round of `run`, bit for bit, whose labels come from whoever calls: there are no hidden ones. Nothing is
-    written; what a strategy remembers goes from answer to question.
+    It is a round of `run` with the same batch, bit for bit, whose labels come from whoever calls: there are no hidden
+    ones. Nothing is written; what a strategy remembers goes from answer to question.
 
     images: u8[N, H, W, C] or [N, H, W]. known: integers [N], a class or -1 where nobody has looked. test: images and
     labels that accuracy is counted on. round_: number of the question, counted from 0, each of which draws random
     numbers of its own; memory: that of the answer before. Other options are those of `settings.resolve` (epochs, batch,
     trainer, model, learning_rate, mirror, ...); for small sets the batch follows the number of labels, unless stated.
-    Questions with the same k and options are the same programs, which JAX keeps where JAX_COMPILATION_CACHE_DIR says.
+    Programs change with k, with options and where the number of labels doubles; JAX keeps them where
+    JAX_COMPILATION_CACHE_DIR says.
 
     Raises:
         InputError: something does not fit, or training diverged.
@@ -51,22 +52,26 @@ def ask(
     devices = jax.devices() if devices is None else devices
     if isinstance(round_, bool) or not isinstance(round_, int | np.integer) or round_ < 0:
         raise InputError(f"round_={round_} is not the number of a question, counted from 0")
+    settings.check_names(strategy, **options)
+    for name in {"seeds", "n_start", "n_query", "n_end", "platform"} & options.keys():
+        raise InputError(f"{name} is not an option of ask: it is told by seed, known, k and devices")
     pool = _checked(images, known, k, num_classes, test)
-    count = int((pool.train_y >= 0).sum())
+    count, k = int((pool.train_y >= 0).sum()), int(k)
     chosen = build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(
         pool, pool, strategy, platform=devices[0].platform, seeds=(seed,), n_start=count, n_query=k, n_end=count + k,
         **options,
     )  # fmt: skip
-    # As many steps as for the labels of now, and programs for any number of labels: those of all questions.
-    rules = rules._replace(per_epoch=rules.per_epoch[:1] * (round_ + 1), budget=Budget(1, k, rules.pool))
+    # As many steps as for the labels of now; programs between powers of two, so that they serve several questions.
+    least, most = 1 << (count.bit_length() - 1), min(1 << (count + k - 1).bit_length(), rules.pool)
+    rules = rules._replace(per_epoch=rules.per_epoch[:1] * (round_ + 1), budget=Budget(least, k, most))
     remarks.on_strategy(rules, chosen)
     remarks.on_training(rules, chosen)
     blocks = blocks_for(rules, chosen, pool.train_x.shape[1:], devices, pool_bytes)
     held = movable(pool.train_x, blocks, [chosen])
     with advised("taking the images", held):
         lab = Lab(rules, pool.train_x, (pool.test_x, pool.test_y), chosen, devices, blocks)
-    run = Run(seed, Oracle(pool.train_y), chosen.memory(rules.pool) if memory is None else memory)
+    run = Run(seed, Oracle(pool.train_y), _remembered(chosen.memory(rules.pool), memory))
     run.known = pool.train_y
     with Progress(rules.steps[:1], rules.recipe.batch, epochs=rules.recipe.epochs, quiet=quiet) as progress:
         progress.start_round(0, count)
@@ -77,6 +82,10 @@ def ask(
     run.trained = trained
     with advised("selecting for", held, lab):
         choose(lab, [run], round_)
+        try:
+            run.oracle.reveal(run.known, run.picks)  # an answer is checked as that of a round is
+        except ValueError as error:
+            raise InputError(f"strategy {rules.strategy!r} has picked what it may not: {error}") from error
         probs = _probabilities(lab, run, trained.variables, round_)
     right = None if test is None else accuracy(trained.correct, lab)
     return Asked(run.picks, probs, right, run.memory, trained.variables)
@@ -84,7 +93,12 @@ def ask(
 
 def _checked(images: Any, known: Any, k: int, num_classes: int, test: tuple[Any, Any] | None) -> Dataset:
     """The images as a data set whose training labels are those that are known; without test images, one of the pool."""
-    labels = np.asarray(known)
+    try:
+        labels = np.asarray(known)
+    except ValueError as error:
+        raise InputError(f"known labels cannot be read as one array: {error}") from error
+    if labels.dtype.kind in "fO":
+        raise InputError(f"known labels are integers, -1 for those that are not known, and not {labels.dtype}")
     if labels.dtype.kind in "iu" and labels.size and labels.min() < -1:
         raise InputError(f"known labels are classes, or -1 for unknown, and not {labels.min()}")
     unknown = labels < 0 if labels.dtype.kind in "iu" else np.zeros(labels.shape, bool)
@@ -92,11 +106,25 @@ def _checked(images: Any, known: Any, k: int, num_classes: int, test: tuple[Any,
         images, np.where(unknown, 0, labels), *((np.asarray(images)[:1], [0]) if test is None else test),
         num_classes=num_classes,
     )  # fmt: skip
+    if labels.size and not unknown.any():
+        raise InputError("every label is known: one that is not is -1, in a signed type of integers")
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= unknown.sum():
         raise InputError(f"k={k} is not a number of images from 1 to {unknown.sum()}, of which no label is known")
     if unknown.all():
         raise InputError("no label is known: choose some images at random, and label these first")
     return pool._replace(train_y=np.where(unknown, -1, labels).astype(np.int32))
+
+
+def _remembered(fresh: Tree, memory: Tree | None) -> Tree:
+    """The memory of the answer before, or a fresh one."""
+    if memory is None:
+        return fresh
+    shapes = [
+        (jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (fresh, memory)
+    ]
+    if shapes[0] != shapes[1]:
+        raise InputError("memory is not that of an answer of this strategy for this pool")
+    return memory
 
 
 def _probabilities(lab: Lab, run: Run, variables: Tree, round_: int) -> np.ndarray:

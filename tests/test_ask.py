@@ -1,17 +1,20 @@
 """One round for those who label by hand: the same as a round of an experiment, from labels that others give."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import missed
+from jax.experimental.compilation_cache import compilation_cache
 from killer import grudge
 
 import jaxdal
 from jaxdal import InputError, ask, journal
-from jaxdal.types import Dataset
+from jaxdal.types import Dataset, Strategy
 
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch": 16, "learning_rate": 0.05, "quiet": True}
 
@@ -63,7 +66,9 @@ def test_without_test_images_there_is_no_accuracy(blobs: Dataset) -> None:
     ("changes", "told"),
     [
         ({"known": np.full(200, -1)}, "no label is known: choose some images at random"),
-        ({"known": np.zeros(200, int)}, r"k=5 is not a number of images from 1 to 0"),
+        ({"known": np.zeros(200, np.uint8)}, "every label is known: one that is not is -1, in a signed type"),
+        ({"known": [None] * 200}, "known labels are integers, -1 for those that are not known, and not object"),
+        ({"known": [[0], [1, 2]]}, "known labels cannot be read as one array"),
         ({"k": 200}, r"k=200 is not a number of images from 1 to 199"),
         ({"k": 0}, "k=0 is not a number"),
         ({"k": 2.0}, "k=2.0 is not a number"),
@@ -71,8 +76,11 @@ def test_without_test_images_there_is_no_accuracy(blobs: Dataset) -> None:
         ({"known": np.r_[-2, np.zeros(199, int)]}, "classes, or -1 for unknown, and not -2"),
         ({"known": np.r_[4, np.full(199, -1)]}, r"training labels must lie in 0..3 for 4 classes, found 4"),
         ({"known": np.r_[1, np.full(198, -1)]}, "200 training images but 199 training labels"),
-        ({"known": np.full(200, np.nan)}, "training labels must be integers, got float64"),
-        ({"known": []}, "training labels must be"),
+        ({"known": np.full(200, np.nan)}, "integers, -1 for those that are not known, and not float64"),
+        ({"known": []}, "known labels are integers"),
+        ({"strategy": "albl", "memory": ()}, "memory is not that of an answer of this strategy"),
+        ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
+        ({"n_start": 3}, "n_start is not an option of ask"),
         ({"strategy": "margn"}, "did you mean 'margin'"),
         ({"test": ([[0]], [0])}, "test images must be uint8"),
         ({"round_": -1}, "round_=-1 is not the number of a question"),
@@ -93,13 +101,45 @@ def test_training_that_diverges_is_said(blobs: Dataset) -> None:
         ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS | {"learning_rate": 1e30})
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Iterator[None]:
+    """Compiled programs go to a folder of the test's own."""
+    before = jax.config.jax_compilation_cache_dir
+    for folder in (str(tmp_path / "programs"), before):
+        compilation_cache.reset_cache()
+        jax.config.update("jax_compilation_cache_dir", folder)
+        if folder != before:
+            yield
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_more_labels_are_the_same_programs(blobs: Dataset) -> None:
-    """Which the cache of the tests has, after the first question."""
-    for count in (40, 60, 195):
+    for count in (66, 99, 123):
         missed.clear()
         known = np.where(np.arange(200) < count, blobs.train_y, -1)
         ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS)
-        assert count == 40 or not missed
+        assert bool(missed) == (count == 66)
+
+
+def test_picks_that_may_not_be_are_refused(blobs: Dataset) -> None:
+    known = np.where(np.arange(200) < 40, blobs.train_y, -1)
+    stubborn = Strategy((), lambda key, known, k, memory: (jnp.zeros(k, jnp.int32), memory))
+    with pytest.raises(InputError, match="has picked what it may not: pick 0 occurs more than once"):
+        ask(blobs.train_x, known, 5, stubborn, num_classes=4, **OPTIONS)
+
+
+@pytest.mark.parametrize("count", [3, 197])
+def test_a_trainer_that_sees_unlabelled_images(count: int, blobs: Dataset, tmp_path: Path) -> None:
+    """Whatever their number, it is a round of a run."""
+    budgets = {"n_start": count, "n_query": 2, "n_end": count + 2}
+    options = {"trainer": "consistency", "devices": jax.devices()[:1], "seeds": [1], **OPTIONS}
+    (first, _) = jaxdal.run(blobs, "margin", workdir=tmp_path, **budgets, **options).groups
+    known = np.full(200, -1)
+    known[first[0]["initial"]] = blobs.train_y[first[0]["initial"]]
+    options.pop("seeds")
+    asked = ask(blobs.train_x, known, 2, "margin", num_classes=4, seed=1, test=blobs[2:4], **options)
+    assert asked.picks.tolist() == first[0]["picks"]
+    assert asked.accuracy == first[0]["accuracy"]
 
 
 def test_nothing_is_written(blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_packed_equals_one_run_after_another(batched, stride, size, padding):
 
 def test_large_maps_in_pieces():
     x, w = (jax.random.normal(key, (2, *shape)) for key, shape in zip(
-        jax.random.split(jax.random.key(0)), [(19, 32, 33, 2), (3, 3, 2, 3)], strict=True
+        jax.random.split(jax.random.key(0)), [(24, 32, 33, 2), (3, 3, 2, 3)], strict=True
     ))  # fmt: skip
     actual, expected = (jax.jit(jax.vmap(with_gradients(c, 1, 1)))(x, w) for c in (conv2d, plain))
     assert_close(actual, expected)

@@ -151,11 +151,13 @@ def _weight_gradient(geometry: _Geometry) -> Callable[[Array, Array], Array]:
 
     def in_pieces(x: Array, dy: Array) -> Array:
         """The same for a CPU, whose caches a sum over many large maps overflows: some images at a time."""
-        if dy.shape[1] * dy.shape[2] < 256:
-            return whole(x, dy)
         size = 8 * -(-len(x) // 128)  # of a vector of floats, images being the last axis here; few, for the compiler
-        pieces = [whole(x[at : at + size], dy[at : at + size]) for at in range(0, len(x), size)]
-        return functools.reduce(jnp.add, pieces)
+        if dy.shape[1] * dy.shape[2] < 256 or len(x) % size:
+            return whole(x, dy)
+        # Every so many-th image: where devices have shares of a batch, each has its share of every piece.
+        x, dy = (each.reshape(size, -1, *each.shape[1:]) for each in (x, dy))
+        pieces = [whole(x[:, piece], dy[:, piece]).astype(jnp.float32) for piece in range(x.shape[1])]
+        return functools.reduce(jnp.add, pieces).astype(x.dtype)
 
     @custom_vmap
     def weight_gradient(x: Array, dy: Array) -> Array:
