@@ -55,7 +55,7 @@ def blocks_for(
     lanes = lanes_of(packs_of(settings, devices, runs), devices)
     batch = settings.recipe.batch
     unlabelled = strategy.wrap(trainers.build(settings.trainer, settings.preset)).unlabelled * batch
-    runs = max(lanes.width // lanes.mesh.size, 1)  # on each device
+    runs = lanes.on_device  # on each device
     step = runs * sum(-(-images // lanes.shares) for images in (batch, unlabelled)) * bytes_each
     steps = most // (streaming.AT_ONCE * step)
     if steps < 1:

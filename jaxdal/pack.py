@@ -27,7 +27,7 @@ class Trained(NamedTuple):
     diverged: int  # the first step that was not finite, 0 if all were
     seconds: dict[str, float]  # of the pack
     at_once: int  # runs of the pack
-    lanes: int  # of the program, which a last pack may not fill
+    lanes: int  # of a device, which a last pack may not fill
 
 
 class Run:
@@ -98,7 +98,7 @@ def train(
     return [
         Trained(
             jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables),
-            correct[lane], float(best[lane]), int(diverged[lane]), clock.seconds, len(runs), lanes.width,
+            correct[lane], float(best[lane]), int(diverged[lane]), clock.seconds, len(runs), lanes.on_device,
         )
         for lane in range(len(runs))
     ]  # fmt: skip
@@ -171,9 +171,9 @@ def lines(
         together = next(len(pack) for pack in lab.packs if place in pack)
         if spent and together != trained.at_once:
             line["selected_at_once"] = together
-        width = max(trained.lanes, lab.lanes.width if spent else 0)
-        if width > trained.at_once:
-            line["lanes"] = width
+        lanes = max(trained.lanes, lab.lanes.on_device if spent else 0)
+        if lanes > trained.at_once:
+            line["lanes"] = lanes
         group.append(line)
     return group
 

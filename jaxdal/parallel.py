@@ -126,6 +126,11 @@ class Lanes:
         return split
 
     @property
+    def on_device(self) -> int:
+        """For how many runs a device computes at once, idle lanes counted."""
+        return max(self.width // self.mesh.size, 1)
+
+    @property
     def shares(self) -> int:
         """Into how many shares the rows of a run are split."""
         return self.mesh.size if self._splits else 1
