@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, remarks, settings
+from jaxdal import data, remarks, settings, signals
 from jaxdal.budgets import Budget
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -53,14 +53,14 @@ def ask(
     if isinstance(round_, bool) or not isinstance(round_, int | np.integer) or round_ < 0:
         raise InputError(f"round_={round_} is not the number of a question, counted from 0")
     settings.check_names(strategy, **options)
-    for name in {"seeds", "n_start", "n_query", "n_end", "platform"} & options.keys():
-        raise InputError(f"{name} is not an option of ask: it is told by seed, known, k and devices")
+    for name in {"seeds", "n_start", "n_query", "n_end", "platform", "fingerprint"} & options.keys():
+        raise InputError(f"{name} is not an option of ask: it is told by seed, known, k, devices and images")
     pool = _checked(images, known, k, num_classes, test)
     count, k = int((pool.train_y >= 0).sum()), int(k)
     chosen = build(strategy) if isinstance(strategy, str) else strategy
     rules = settings.resolve(
         pool, pool, strategy, platform=devices[0].platform, seeds=(seed,), n_start=count, n_query=k, n_end=count + k,
-        **options,
+        fingerprint="none: no journal is kept", **options,
     )  # fmt: skip
     # As many steps as for the labels of now; programs between powers of two, so that they serve several questions.
     least, most = 1 << (count.bit_length() - 1), min(1 << (count + k - 1).bit_length(), rules.pool)
@@ -129,7 +129,7 @@ def _remembered(fresh: Tree, memory: Tree | None) -> Tree:
 
 def _probabilities(lab: Lab, run: Run, variables: Tree, round_: int) -> np.ndarray:
     """What the network of a run says of every image: -> f32[N, K]."""
-    lanes, gather = lab.lanes, lab.beside(build("margin")).gather  # margins are those of probabilities
+    lanes, gather = lab.lanes, lab.gathering((signals.probs,))
     keys = lab.keys(lanes.per_run(np.asarray([run.seed], np.uint32)), np.int32(round_))
     (probs,) = gather(keys, lanes.per_run(stacked([variables])), lanes.per_run(run.known[None]), lab.pool)
     result: np.ndarray = lanes.fetch(probs)[0, : len(run.known)]

@@ -44,7 +44,7 @@ def advised(doing: str, images: int, lab: Lab | None = None) -> Iterator[None]:
 
 
 def _advice(doing: str, images: int, lab: Lab | None, told: str) -> str:
-    runs = 0 if lab is None else lab.lanes.on_device  # on each device
+    runs = 0 if lab is None else lab.lanes.on_device
     at_once = f" {runs} runs at once" if runs > 1 else " one run" if runs else ""
     sentences = [f"a device ran out of memory while {doing}{at_once}: {told}."]
     smaller = [f"--pack={runs // 2}"] if runs > 1 else []

@@ -55,7 +55,7 @@ def blocks_for(
     lanes = lanes_of(packs_of(settings, devices, runs), devices)
     batch = settings.recipe.batch
     unlabelled = strategy.wrap(trainers.build(settings.trainer, settings.preset)).unlabelled * batch
-    runs = lanes.on_device  # on each device
+    runs = lanes.on_device
     step = runs * sum(-(-images // lanes.shares) for images in (batch, unlabelled)) * bytes_each
     steps = most // (streaming.AT_ONCE * step)
     if steps < 1:
@@ -147,8 +147,11 @@ class Lab:
                 raise InputError(f"{told} got a memory of the shapes {before}, and gives back {now}")
             return picks, after
 
-        needs = strategy.needs
+        self.gather = self.gathering(strategy.needs)
+        self.select = self.lanes.lift(select, "rrr" + "r" * len(strategy.needs))
+
+    def gathering(self, needs: tuple[Signal, ...]) -> Gather:
+        """Return the pass over the pool for some signals, the same one whoever asks."""
         if needs not in self._gathers:
             self._gathers[needs] = Gather(self.lanes, self._network, needs, self.pool, self._rows)
-        self.gather = self._gathers[needs]
-        self.select = self.lanes.lift(select, "rrr" + "r" * len(needs))
+        return self._gathers[needs]

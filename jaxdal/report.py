@@ -291,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{error.filename}: {error.strerror}. --out=DIR puts a report elsewhere", file=sys.stderr)
+        print(f"{error.filename}: {error.strerror} (--out=DIR puts a report elsewhere)", file=sys.stderr)
         return 2
     return 0
 
