@@ -213,7 +213,7 @@ def test_a_report_that_cannot_be_written_ends_with_a_sentence(
     write(tmp_path / "r", RANDOM)
     (tmp_path / "file").write_text("")
     assert report.main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 2
-    told = f"{tmp_path / 'file' / 'out'}: Not a directory. --out=DIR puts a report elsewhere\n"
+    told = f"{tmp_path / 'file' / 'out'}: Not a directory (--out=DIR puts a report elsewhere)\n"
     assert capsys.readouterr().err == told
 
 
