@@ -1,5 +1,6 @@
 """Eight simulated devices, strict dtype promotion, warnings as errors (pyproject), one cache of compiled programs."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -7,11 +8,15 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-# Before jax is imported anywhere: how many devices a CPU pretends to be, and, where there still is the choice (not in
-# jax 0.12), the older way to write kernels, which compiles in three fifths of the time if LLVM does not optimise.
+# Before jax is imported anywhere: how many devices a CPU pretends to be, and how it compiles, most of what tests take.
+# LLVM's second level writes the vectors, and the products fused with sums, that its third does, in two thirds of the
+# time, and one piece takes less than many; see also `full_optimisation`. Where there still is the choice (not in jax
+# 0.12), the older way to write kernels takes three fifths of the time if LLVM does not optimise.
 os.environ["XLA_FLAGS"] = " ".join([
     os.environ.get("XLA_FLAGS", ""),
     "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=2",
+    "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
 ])  # fmt: skip
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -27,6 +32,12 @@ CACHE = Path(os.environ.get("JAXDAL_TEST_CACHE", Path(tempfile.gettempdir()) / f
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs are many
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage more seldom: tracing makes many objects, and what was imported is none."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
