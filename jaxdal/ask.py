@@ -69,18 +69,18 @@ def ask(
     remarks.on_training(rules, chosen)
     blocks = blocks_for(rules, chosen, pool.train_x.shape[1:], devices, pool_bytes)
     held = movable(pool.train_x, blocks, [chosen])
-    with advised("taking the images", held):
+    with advised("taking the images", held, keeps_journal=False):
         lab = Lab(rules, pool.train_x, (pool.test_x, pool.test_y), chosen, devices, blocks)
     run = Run(seed, Oracle(pool.train_y), _remembered(chosen.memory(rules.pool), memory))
     run.known = pool.train_y
     with Progress(rules.steps[:1], rules.recipe.batch, epochs=rules.recipe.epochs, quiet=quiet) as progress:
         progress.start_round(0, count)
-        with advised("training", held, lab):
+        with advised("training", held, lab, keeps_journal=False):
             (trained,) = train(lab, [run], [seed], round_, None, None, progress)
     if trained.diverged:
         raise InputError(f"training diverged at step {trained.diverged}: try a smaller learning_rate")
     run.trained = trained
-    with advised("selecting for", held, lab):
+    with advised("selecting for", held, lab, keeps_journal=False):
         choose(lab, [run], round_)
         try:
             run.oracle.reveal(run.known, run.picks)  # an answer is checked as that of a round is

@@ -25,11 +25,11 @@ def movable(pool_x: np.ndarray, blocks: Blocks | None, strategies: Sequence[Stra
 
 
 @contextlib.contextmanager
-def advised(doing: str, images: int, lab: Lab | None = None) -> Iterator[None]:
+def advised(doing: str, images: int, lab: Lab | None = None, keeps_journal: bool = True) -> Iterator[None]:
     """Say what to try where a block of code takes more memory than a device has; all other errors pass as they are.
 
     doing: "training" or "selecting for" the runs of a lab, or something else before there is one. images: bytes, as
-    from `movable`.
+    from `movable`. keeps_journal: of rounds that another call goes on from.
 
     Raises:
         OutOfMemoryError: JAX has raised that, which is the cause.
@@ -40,13 +40,20 @@ def advised(doing: str, images: int, lab: Lab | None = None) -> Iterator[None]:
         told = str(error)
         if not told.startswith(EXHAUSTED):
             raise
-        raise OutOfMemoryError(_advice(doing, images, lab, told.splitlines()[0].rstrip(". "))) from error
+        first = told.splitlines()[0].rstrip(". ")
+        raise OutOfMemoryError(_advice(doing, images, lab, keeps_journal, first)) from error
 
 
-def _advice(doing: str, images: int, lab: Lab | None, told: str) -> str:
+def _advice(doing: str, images: int, lab: Lab | None, keeps_journal: bool, told: str) -> str:
     runs = 0 if lab is None else lab.lanes.on_device
     at_once = f" {runs} runs at once" if runs > 1 else " one run" if runs else ""
     sentences = [f"a device ran out of memory while {doing}{at_once}: {told}."]
+    if not keeps_journal:
+        tries = " or ".join(
+            (["a smaller batch"] if doing == "training" else [])
+            + ([f"pool_bytes below {images}, which keeps the images on the host"] if images else [])
+        )
+        return f"{sentences[0]} {f'Try {tries}' if tries else 'It takes a device with more memory'}."
     smaller = [f"--pack={runs // 2}"] if runs > 1 else []
     smaller += ["a smaller --batch"] if doing == "training" else []
     if smaller:  # both are keys of the configuration, which a journal keeps to

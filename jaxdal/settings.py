@@ -106,12 +106,9 @@ def resolve(
     if precision == "auto":
         # Networks without a convolution of XLA's (LeNet) are bound by latency, not by arithmetic: nothing is gained.
         precision = "f32" if platform == "cpu" or net.cpu_loop else "bf16"
-    _at_least("epochs", epochs, 1)
-    _at_least("batch", batch, 2)
-    _at_least("eval_every", eval_every, 0)
-    _at_least("pack", pack, 0)
-    _at_least("crop", crop, 0)
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
+    epochs, batch, crop = _at_least("epochs", epochs, 1), _at_least("batch", batch, 2), _at_least("crop", crop, 0)
+    eval_every, pack = _at_least("eval_every", eval_every, 0) or 0, _at_least("pack", pack, 0) or 0
+    if learning_rate is not None and not (_is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise InputError(f"--learning_rate={learning_rate} is not a positive number")
     multiple = net.pack_multiple if pack == 0 else 1
     if pack == 0:
@@ -132,7 +129,7 @@ def resolve(
     if milestones is not None:
         recipe = recipe._replace(milestones=_milestones(milestones))
     if learning_rate is not None:
-        recipe = recipe._replace(learning_rate=learning_rate)
+        recipe = recipe._replace(learning_rate=float(learning_rate))
     flip = info.published_flip if rules.as_published else images.mirror
     return Settings(
         dataset=name, strategy=_name(strategy), trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
@@ -258,18 +255,33 @@ def folder_name(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
 
 
-def _at_least(flag: str, value: int | None, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+def _at_least(flag: str, value: int | None, least: int) -> int | None:
+    """The value as Python's own number, which is what a journal can hold."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"--{flag}={value} is not a whole number")
-    if value is not None and value < least:
+    if value < least:
         raise InputError(f"--{flag}={value} is less than {least}")
+    return int(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _numbers(flag: str, given: Sequence[float], what: str) -> str:
+    """How a list of numbers was given; refuse what is none."""
+    if not np.iterable(given) or not all(map(_is_number, given)):
+        raise InputError(f"--{flag}={given} is no list of numbers, {what}")
+    return f"--{flag}={','.join(map(str, given))}"
 
 
 def _per_channel(flag: str, given: Sequence[float] | None, measured: Sequence[float]) -> tuple[float, ...]:
     """Mean or standard deviation of each channel, of pixels scaled to 0..1."""
     if given is None:
         return tuple(measured)
-    told = f"--{flag}={','.join(map(str, given))}"
+    told = _numbers(flag, given, "one for each channel")
     if len(given) != len(measured):
         raise InputError(f"{told}: the images have {len(measured)} channels")
     if not all(0 <= value <= 1 for value in given) or (flag == "std" and 0 in given):
@@ -279,10 +291,9 @@ def _per_channel(flag: str, given: Sequence[float] | None, measured: Sequence[fl
 
 def _milestones(given: Sequence[float]) -> tuple[float, ...]:
     """Shares of the epochs, in order."""
+    told = _numbers("milestones", given, "such as 0.5,0.8")
     if not all(0 < share < 1 for share in given) or list(given) != sorted(given):
-        raise InputError(
-            f"--milestones={','.join(map(str, given))} are not ascending shares of the epochs, such as 0.5,0.8"
-        )
+        raise InputError(f"{told} are not ascending shares of the epochs, such as 0.5,0.8")
     return tuple(map(float, given))
 
 

@@ -1,11 +1,13 @@
 """Names and calls from the command line: read, never evaluated."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -314,6 +316,22 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
             settings.resolve(blobs, blobs, "random", seeds=seeds)
 
 
+def test_numbers_of_numpy_are_the_same_experiment(blobs):
+    plain: dict[str, Any] = {
+        "epochs": 2,
+        "batch": 16,
+        "crop": 1,
+        "eval_every": 1,
+        "pack": 2,
+        "learning_rate": 0.5,
+        "mean": [0.5],
+    }
+    drawn = {name: np.asarray(value)[()] for name, value in plain.items()}
+    assert type(drawn["epochs"]) is np.int64
+    expected, found = (settings.resolve(blobs, blobs, "random", **options) for options in (plain, drawn))
+    assert json.dumps(found.config()) == json.dumps(expected.config())
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -326,6 +344,11 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
         ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
         ({"epochs": 2.5}, "--epochs=2.5 is not a whole number"),
         ({"batch": "32"}, "--batch=32 is not a whole number"),
+        ({"learning_rate": "0.1"}, "--learning_rate=0.1 is not a positive number"),
+        ({"learning_rate": True}, "--learning_rate=True is not a positive number"),
+        ({"mean": 0.5}, "--mean=0.5 is no list of numbers, one for each channel"),
+        ({"std": ["0.5"]}, r"--std=\['0.5'\] is no list of numbers"),
+        ({"milestones": 0.5}, "--milestones=0.5 is no list of numbers, such as 0.5,0.8"),
         ({"seeds": 3}, r"--seeds=3 is no list of seeds: one seed is \(3,\)"),
         ({"dataset": ([[1]], [0])}, "what jaxdal.from_arrays gives, got tuple"),
     ],

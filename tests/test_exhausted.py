@@ -1,10 +1,12 @@
 """A device that runs out of memory, as JAX says it: what a user is told, and whether that is true."""
 
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import jax
+import numpy as np
 import pytest
 from labs import SMALL
 
@@ -129,3 +131,22 @@ def test_other_errors_pass_unchanged(
     with pytest.raises(jax.errors.JaxRuntimeError) as raised:
         play(blobs, tmp_path, "margin")
     assert raised.value is error
+
+
+def test_one_round_with_labels_given_by_hand_has_no_journal(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(**options: Any) -> str:
+        known = np.where(np.arange(200) < 40, blobs.train_y, -1)
+        with pytest.raises(OutOfMemoryError) as raised:
+            jaxdal.ask(blobs.train_x, known, 5, "margin", num_classes=4, epochs=1, batch=16, quiet=True, **options)
+        return str(raised.value)
+
+    monkeypatch.setattr(Engine, "advance", raising(FULL)[1])
+    keeps = "pool_bytes below 12800, which keeps the images on the host."
+    full = f"a device ran out of memory while training one run: {FULL}"
+    assert asked(model="tiny") == f"{full} Try a smaller batch or {keeps}"
+    assert asked(model="tiny", pool_bytes=6400) == f"{full} Try a smaller batch."
+    monkeypatch.undo()
+    monkeypatch.setattr(sys.modules["jaxdal.ask"], "choose", raising(FULL)[1])
+    full = full.replace("training", "selecting for")
+    assert asked(model="tiny") == f"{full} Try {keeps}"
+    assert asked(model="tiny", pool_bytes=6400) == f"{full} It takes a device with more memory."
