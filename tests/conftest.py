@@ -1,6 +1,5 @@
 """Eight simulated devices, strict dtype promotion, warnings as errors (pyproject), one cache of compiled programs."""
 
-import gc
 import os
 import sys
 import tempfile
@@ -9,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Before jax is imported anywhere: how many devices a CPU pretends to be, and how it compiles, most of what tests take.
-# LLVM's second level writes the vectors, and the products fused with sums, that its third does, in two thirds of the
+# LLVM's second level writes the vectors, and the products fused with sums, that its third does, in three fifths of the
 # time, and one piece takes less than many; see also `full_optimisation`. Where there still is the choice (not in jax
 # 0.12), the older way to write kernels takes three fifths of the time if LLVM does not optimise.
 os.environ["XLA_FLAGS"] = " ".join([
@@ -32,12 +31,6 @@ CACHE = Path(os.environ.get("JAXDAL_TEST_CACHE", Path(tempfile.gettempdir()) / f
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs are many
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage more seldom: tracing makes many objects, and what was imported is none."""
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -317,15 +317,8 @@ def test_seeds_may_be_an_array_of_whole_numbers(blobs):
 
 
 def test_numbers_of_numpy_are_the_same_experiment(blobs):
-    plain: dict[str, Any] = {
-        "epochs": 2,
-        "batch": 16,
-        "crop": 1,
-        "eval_every": 1,
-        "pack": 2,
-        "learning_rate": 0.5,
-        "mean": [0.5],
-    }
+    whole = {"epochs": 2, "batch": 16, "crop": 1, "eval_every": 1, "pack": 2}
+    plain: dict[str, Any] = {**whole, "learning_rate": 0.5, "mean": [0.5]}
     drawn = {name: np.asarray(value)[()] for name, value in plain.items()}
     assert type(drawn["epochs"]) is np.int64
     expected, found = (settings.resolve(blobs, blobs, "random", **options) for options in (plain, drawn))

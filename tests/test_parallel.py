@@ -95,7 +95,7 @@ def test_batchnorm_of_a_split_batch_sees_the_whole_batch(blobs):
 
 def test_one_run_splits_its_batches(blobs):
     """16 images a step over 8 devices: every device takes two out of the pool, and the gradients are summed."""
-    one = bench(blobs, [0], devices=8, model="two_stages")
+    one = bench(blobs, [0], devices=8, model="resnet18_thin")
     state = one.lab.engine.init(one.keys)
     order = one.lab.engine._batches(one.keys, one.known, np.int32(0))
     shared = (one.lab.pool, np.int32(2), np.int32(0), np.int32(0))
