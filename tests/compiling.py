@@ -1,9 +1,12 @@
-"""What JAX traces, lowers and compiles in this process, and what of it no cache had."""
+"""What JAX traces, lowers and compiles in this process, what of it no cache had, and how strict other processes are."""
 
 from jax import monitoring
 
 heard: list[str] = []  # to be cleared by whoever wants to know what happens from then on
 missed: list[str] = []  # likewise
+
+# Warnings are errors in processes of their own, too, but for the one of pyproject about the cache that they share.
+STRICT = ["-W", "error", "-W", "ignore:Error reading persistent compilation cache entry:UserWarning"]
 
 
 def _listen(event: str, _seconds: float, **_: object) -> None:

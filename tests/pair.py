@@ -20,6 +20,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import killer
+from compiling import STRICT
 
 import jaxdal
 from jaxdal import main as command
@@ -142,7 +143,7 @@ def start(cache: Path, call: str, *arguments: object) -> list[tuple[int, str, st
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }
-        python = [sys.executable, "-W", "error", "-c", f"import sys, pair; pair.{call}(*sys.argv[1:])"]
+        python = [sys.executable, *STRICT, "-c", f"import sys, pair; pair.{call}(*sys.argv[1:])"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen([*python, *map(str, arguments)], env=environment, text=True, **pipes))
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from absl import logging
 from absl.testing import flagsaver
-from compiling import heard
+from compiling import STRICT, heard
 from conftest import CACHE
 from PIL import Image
 
@@ -182,7 +182,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, blobs: Dataset) -> Finish
     own = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, "-W", "error", "-m", "jaxdal.main", "--dataset=npz:blobs.npz", "--workdir=out", *SMALL]
+    command = [sys.executable, *STRICT, "-m", "jaxdal.main", "--dataset=npz:blobs.npz", "--workdir=out", *SMALL]
     process = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

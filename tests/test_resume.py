@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import killer
 import numpy as np
 import pytest
+from compiling import STRICT
 from conftest import CACHE
 from killer import CALLS, LABELS, PACKS, SEEDS, STEPS, experiment
 
@@ -42,7 +43,7 @@ def start_and_kill(workdir: Path, point: str, count: int, **options: float) -> l
         "PYTHONPATH": str(Path(killer.__file__).parent),
     }
     values = [f"{name}={value}" for name, value in options.items()]
-    python = [sys.executable, "-W", "error", "-c", "import sys, killer; killer.main(*sys.argv[1:])"]
+    python = [sys.executable, *STRICT, "-c", "import sys, killer; killer.main(*sys.argv[1:])"]
     command = [*python, str(workdir), point, str(count), *values]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, f"it was not killed but ended: {done.stderr}"
