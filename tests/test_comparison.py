@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from journals import SECONDS, write
 
 from jaxdal import comparison, figures, page, report, verdicts
 from jaxdal.comparison import read
 from jaxdal.errors import InputError
 from jaxdal.strategies import build
-from tests.journals import SECONDS, write
 
 RANDOM = {0: [0.5, 0.6, 0.7, 0.8], 1: [0.52, 0.61, 0.72, 0.81], 2: [0.51, 0.62, 0.71, 0.82]}
 BETTER = {seed: [shares[0], *(share + 0.04 + 0.001 * seed for share in shares[1:])] for seed, shares in RANDOM.items()}

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from journals import write
 
 from jaxdal import metrics, page, queries, report, verdicts
 from jaxdal.comparison import read
-from tests.journals import write
 
 CURVES = {0: [0.5, 0.6, 0.7, 0.8], 1: [0.5, 0.6, 0.7, 0.8]}
 MIXED = {  # queries of 10: (5, 3, 2), (4, 3, 3), (10, 0, 0) and (6, 0, 4), (4, 3, 3), (0, 1, 9)

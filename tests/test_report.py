@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import journals
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxdal import report
 from jaxdal.journal import SECONDS, Journal
-from tests import journals
 
 POOL = 200
 
