@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdal.cost import now
+from jaxdal.files import replacing, write_text
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("benchmarks", "experiments")
@@ -63,9 +64,7 @@ class Notes:
         longest = max(before["longest"], seconds)
         told = {"status": status, "seconds": round(before["seconds"] + seconds, 1), "longest": round(longest, 1)}
         self._notes[item.name] = {**told, "command": list(item.command), **self._here}
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._notes, indent=1) + "\n")
-        os.replace(partial, self._path)
+        write_text(self._path, json.dumps(self._notes, indent=1) + "\n")
 
 
 def work(
@@ -144,9 +143,8 @@ def collect(source: Path | None, kept: Path, names: Iterable[str]) -> list[str]:
         target = kept / f"{name}.npz"
         if source is not None and source.resolve() != kept.resolve() and not target.exists():
             for path in [*source.glob(target.name), *source.glob(f"{target.name}.part-??")]:
-                partial = kept / "copied.partial"
-                shutil.copyfile(path, partial)
-                os.replace(partial, kept / path.name)
+                with replacing(kept / path.name) as partial:
+                    shutil.copyfile(path, partial)
         parts = sorted(kept.glob(f"{target.name}.part-??"))
         letters = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
         if target.exists() or any(not part.name.endswith(pair) for part, pair in zip(parts, letters, strict=False)):
@@ -210,8 +208,6 @@ def pack(out: Path, archive: Path) -> None:
         archive.with_name(f"programs-{n}.tar"): part for n, part in enumerate(itertools.islice(programs(out), PARTS))
     }
     for place, paths in {archive: small_files(out), **parts}.items():
-        partial = place.with_name(place.name + ".partial")
-        with tarfile.open(partial, "w:gz" if place == archive else "w") as file:
+        with replacing(place) as partial, tarfile.open(partial, "w:gz" if place == archive else "w") as file:
             for path in paths:
                 file.add(path, path.relative_to(out))
-        os.replace(partial, place)

@@ -19,6 +19,7 @@ import jax
 
 from jaxdal.cost import now
 from jaxdal.environment import PACKAGES, describe
+from jaxdal.files import write_text
 
 Row = dict[str, Any]  # column -> text, a number, or None for what was not measured
 
@@ -132,9 +133,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         load = " ".join(f"{load:.1f}" for load in os.getloadavg())
         content = {**self.where, "load at the end": load, "tables": self.tables}
-        partial = folder / f"{self.name}.partial"  # a benchmark that saves as it goes may be ended at any time
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, folder / f"{self.name}.json")
+        write_text(folder / f"{self.name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
         head = [f"- {key}: {value}" for key, value in content.items() if key != "tables"]
         parts = [f"## {title}\n\n{markdown(rows)}" for title, rows in self.tables.items()]
         (folder / f"{self.name}.md").write_text("\n\n".join(["\n".join(head), *parts]) + "\n")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from experiments.plans import Run
 from experiments.records import Record, resolved
 from jaxdal import augment, checkpoint, data, models, signals
 from jaxdal.errors import InputError
+from jaxdal.files import write_text
 from jaxdal.journal import known_picks
 from jaxdal.keys import keys_for
 from jaxdal.parallel import Lanes
@@ -93,7 +93,7 @@ class Case:
         sample = np.random.default_rng(0).permutation(rest)[:SAMPLE]
         pool = measures(rest, found, pixels, sample)
         told = {"picks": measures(picks[0], found, pixels, picks[0]), "pool": pool}
-        _write(path, json.dumps(told, indent=1) + "\n")
+        write_text(path, json.dumps(told, indent=1) + "\n")
         return told
 
 
@@ -109,9 +109,3 @@ def measures(rows: np.ndarray, found: Signals, images: np.ndarray, sample: np.nd
         (1 - found.probs[rows].max(axis=1)).mean(), found.variance[rows].mean(),
     )  # fmt: skip
     return dict(zip(MEASURES, map(float, values), strict=True))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

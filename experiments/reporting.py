@@ -1,7 +1,6 @@
 """What a table or figure leaves behind: NAME.csv, NAME.md and, of a figure, NAME.png and NAME.svg, each stamped."""
 
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from experiments.plans import Options, Run, of_pool
 from experiments.records import Records
 from jaxdal import environment
 from jaxdal.comparison import COMPLETE
+from jaxdal.files import replacing, write_text
 from jaxdal.verdicts import NOTHING, Table, number
 
 if TYPE_CHECKING:  # slow to import
@@ -119,19 +119,18 @@ def write(name: str, report: Report, told: Sequence[str], command: str, folder: 
     csv = io.StringIO()
     csv.write("".join(f"# {line}\n" for line in (report.table.title, command, *told)))
     report.data.to_csv(csv, index=False)
-    paths = [_write(folder / f"{name}.md", "\n\n".join(filter(None, parts)) + "\n")]
-    paths.append(_write(folder / f"{name}.csv", csv.getvalue()))
+    paths = [write_text(folder / f"{name}.md", "\n\n".join(filter(None, parts)) + "\n")]
+    paths.append(write_text(folder / f"{name}.csv", csv.getvalue()))
     if report.figure:
         lines = wrapped(told, int(17 * report.figure.get_figwidth()))
         report.figure.text(0.005, -0.01, "\n".join(lines), fontsize=5.5, color="0.45", va="top")
         with matplotlib.rc_context({"svg.hashsalt": "jaxdal", "svg.fonttype": "path"}):
             for kind, metadata in (("png", None), ("svg", {"Date": None, "Creator": None})):
-                partial = folder / f"{name}.{kind}.partial"
-                report.figure.savefig(
-                    partial, format=kind, dpi=150, metadata=metadata, bbox_inches="tight", facecolor="white"
-                )
-                os.replace(partial, folder / f"{name}.{kind}")
                 paths.append(folder / f"{name}.{kind}")
+                with replacing(paths[-1]) as partial:
+                    report.figure.savefig(
+                        partial, format=kind, dpi=150, metadata=metadata, bbox_inches="tight", facecolor="white"
+                    )
     return paths
 
 
@@ -140,10 +139,3 @@ def wrapped(told: Sequence[str], width: int) -> list[str]:
     import textwrap
 
     return [line for sentence in told for line in textwrap.wrap(sentence, width)]
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from jaxdal.errors import InputError
-from jaxdal.journal import sync_folder
+from jaxdal.files import replacing, sync_folder
 
 
 def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> None:
@@ -20,12 +20,10 @@ def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> Non
         ValueError: an array holds Python objects, which only a pickle could store.
     """
     path = Path(workdir) / f"memory_{round}.npz"
-    partial = path.with_suffix(".npz.partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         write(file, arrays)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
     sync_folder(path.parent)
 
 

@@ -1,7 +1,6 @@
 """Tables and plots, from journals alone: `python -m jaxdal.report DIR...` (docs/report.md)."""
 
 import argparse
-import os
 import shlex
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from jaxdal import journal
 from jaxdal.errors import InputError
+from jaxdal.files import replacing, write_text
 from jaxdal.journal import SECONDS, Group, Line
 
 if TYPE_CHECKING:  # slow to import, and only a plot needs it
@@ -124,9 +124,8 @@ def plot(header: Line, groups: Sequence[Group], path: Path) -> None:
     figure = Figure(figsize=(8, 16 / 3), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     axes = figure.add_subplot()
     draw(axes, header, groups)
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)  # a viewer, or a kill, never meets half a picture
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, format="png")
 
 
 def draw(axes: "Axes", header: Line, groups: Sequence[Group]) -> None:
@@ -250,15 +249,8 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, text in verdicts.spreadsheets(judged).items():
-        _write(out / f"report_{name}.csv", text)
-    _write(out / "report.html", page.render(found, judged, command))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    print(path)
+        print(write_text(out / f"report_{name}.csv", text))
+    print(write_text(out / "report.html", page.render(found, judged, command)))
 
 
 def _single(folder: Path) -> None:

@@ -1,0 +1,30 @@
+"""Files that a reader, or the start after a kill, finds whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name to write under; what is there at the end of the block takes the place of `path`, at once."""
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file anew, in UTF-8: -> its path."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
