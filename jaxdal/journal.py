@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdal.errors import InputError
+from jaxdal.files import sync_folder
 
 FORMAT = 1
 NAME = "journal.jsonl"
@@ -52,10 +53,13 @@ class Journal:
             self._rules.accept(group)
 
     @classmethod
-    def start(cls, workdir: Path, config: Line, environment: Line, notes: Line | None = None) -> "Journal":
+    def start(
+        cls, workdir: Path, config: Line, environment: Line, notes: Line | None = None, begun: bytes | None = None
+    ) -> "Journal":
         """Create the journal, or validate it and drop its torn tail. config needs "pool" and "seeds".
 
-        notes: further keys of a new first line, such as "class_names"; they do not tell experiments apart.
+        notes: further keys of a new first line, such as "class_names"; they do not tell experiments apart. begun: what
+        a new journal begins with, if not with a first line alone.
 
         Raises:
             InputError: the journal is damaged, of another configuration or in use; it is then left as it was.
@@ -72,17 +76,18 @@ class Journal:
         try:
             _lock(fd, path)
             data = path.read_bytes()
-            if _header_is_torn(data):
+            new = _header_is_torn(data)
+            if new:
                 header = {"format": FORMAT, "config": config, "environment": environment, **notes}
-                journal = cls(path, fd, Contents(header, [], environment, 0))
-                os.ftruncate(fd, 0)
-                journal._write(_encode(header))
-                sync_folder(path.parent)
-                return journal
+                data = begun or _encode(header)
             contents = _scan(data, path)
-            _refuse_other_config(contents.header["config"], config, path)
-            journal = cls(path, fd, contents)
-            if contents.end < len(data):
+            refuse_other_config(contents.header["config"], config, path)
+            journal = cls(path, fd, contents._replace(end=0) if new else contents)
+            if new:
+                os.ftruncate(fd, 0)
+                journal._write(data)
+                sync_folder(path.parent)
+            elif contents.end < len(data):
                 os.ftruncate(fd, contents.end)
             if environment != contents.environment:
                 journal._elsewhere = _encode({"environment": environment})
@@ -305,14 +310,17 @@ def _valid_config(config: Any) -> bool:
     return isinstance(seeds, list) and all(type(seed) is int for seed in seeds) and len(set(seeds)) == len(seeds) > 0
 
 
-def _refuse_other_config(old: Line, new: Line, path: Path) -> None:
+def refuse_other_config(old: Line, new: Line, path: Path) -> None:
+    """Raises InputError unless the configurations are the same."""
     told = []
     for key in {**old, **new}:
         was, now = (_dump(side[key]) if key in side else "nothing" for side in (old, new))
         if key not in old or key not in new or old[key] != new[key]:
             told.append(f"{key} ({was} there, {now} now)")
     if told:
-        raise InputError(f"{path} belongs to another configuration; these keys differ: {', '.join(told)}.")
+        longer = len(told) == 1 and told[0].startswith("n_end ") and new["n_end"] > old["n_end"]
+        way = f" --extend={path.parent} takes over its rounds into another --workdir." if longer else ""
+        raise InputError(f"{path} belongs to another configuration; these keys differ: {', '.join(told)}.{way}")
 
 
 def _encode(line: Line) -> bytes:
@@ -339,12 +347,3 @@ def _lock(fd: int, path: Path) -> None:
     except OSError as error:  # some network file systems know no locks, but can hold a journal
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive power loss."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

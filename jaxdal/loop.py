@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, environment, hosts, remarks, settings, streaming
+from jaxdal import data, environment, extension, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -55,20 +55,23 @@ def run(
     strategy: str | Strategy = "badge",
     *,
     workdir: str | Path | None = None,
+    extend: str | Path | None = None,
     **options: Any,
 ) -> Result:
-    """Run, or continue, an experiment. `options` are those of `run_together`.
+    """Run, or continue, an experiment. `options` are those of `run_together`; extend: one folder, as workdir.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
         OutOfMemoryError: a device ran out of memory; finished rounds are kept.
     """
-    return run_together(dataset, [strategy], workdirs=None if workdir is None else [workdir], **options)[0]
+    workdirs, starts = (None if folder is None else [folder] for folder in (workdir, extend))
+    return run_together(dataset, [strategy], workdirs=workdirs, extend=starts, **options)[0]
 
 
 def run_together(
     dataset: str | Dataset, strategies: Sequence[str | Strategy], *,
-    workdirs: Sequence[str | Path] | str | Path | None = None, data_dir: str | None = None,
+    workdirs: Sequence[str | Path] | str | Path | None = None, extend: Sequence[str | Path] | str | Path | None = None,
+    data_dir: str | None = None,
     image_size: int | None = None, test_share: str | None = None, skip_broken: bool = False,
     save_weights: bool = False, checkpoint_seconds: float = 300.0, share_round_0: str | Path | None = None,
     pool_bytes: int | None = None, pool_share: str | None = None, pool_seed: int = 0,
@@ -79,11 +82,12 @@ def run_together(
     Those that are trained alike share their first round, which is the same for all, and train in packs from then on: as
     many runs, of whatever strategy and seed, as a device trains at once with profit (`pack`).
 
-    workdirs: a folder for each strategy, or one above all of them (default: below runs/). image_size, test_share,
-    skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options). share_round_0: a folder where strategies
-    find the round 0 that another command with the same training has trained. pool_bytes: of a device, for training
-    images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a random share
-    of the training images, "40%" (data.share_of_pool); budgets are of it.
+    workdirs: a folder for each strategy, or one above all of them (default: below runs/). extend: likewise, of the same
+    experiments with a smaller n_end: their rounds but the last are not trained again (`extension.begun`). image_size,
+    test_share, skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options). share_round_0: a folder where
+    strategies find the round 0 that another command with the same training has trained. pool_bytes: of a device, for
+    training images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a
+    random share of the training images, "40%" (data.share_of_pool); budgets are of it.
 
     Under `jax.distributed`, every process calls this with the same arguments; the first one alone writes.
 
@@ -103,14 +107,8 @@ def run_together(
     if hosts.together():
         require_same(every, here, share_round_0 is not None)
     chosen = [build(each) if isinstance(each, str) else each for each in strategies]
-    if workdirs is None:
-        folders = [settings.default_workdir(rules) for rules in every]
-    elif isinstance(workdirs, str | Path):
-        folders = [Path(workdirs) / settings.folder_name(rules.strategy) for rules in every]
-    else:
-        folders = [*map(Path, workdirs)]
-    if len(folders) != len(every):
-        raise InputError(f"there are {len(folders)} workdirs for {len(every)} strategies")
+    folders = [settings.default_workdir(rules) for rules in every] if workdirs is None else folders_of(workdirs, every)
+    starts: Sequence[Path | None] = len(every) * [None] if extend is None else folders_of(extend, every)
     if len({folder.resolve() for folder in folders}) < len(folders):
         names = ", ".join(rules.strategy for rules in every)
         raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
@@ -121,14 +119,10 @@ def run_together(
     notes: Line = {"class_names": images.class_names} if images.class_names else {}
     notes |= {} if pool_share is None else {"pool_share": pool_share, "pool_seed": pool_seed}
     with contextlib.ExitStack() as journals:
-        experiments = [
-            Experiment(
-                strategy, rules, folder,
-                journals.enter_context(hosts.open_journal(partial(Journal.start, folder, rules.config(), here, notes))),
-                runs=[],
-            )
-            for strategy, rules, folder in zip(chosen, every, folders, strict=True)
-        ]  # fmt: skip
+        experiments = []
+        for strategy, rules, folder, start in zip(chosen, every, folders, starts, strict=True):
+            journal = hosts.open_journal(partial(open_journal, folder, rules.config(), here, notes, start))
+            experiments.append(Experiment(strategy, rules, folder, journals.enter_context(journal), runs=[]))
         if any(one.lacks for one in experiments):
             remarks.on_images(images, every[0], quiet)
         for one in experiments if images.files and hosts.first() else []:
@@ -161,6 +155,21 @@ def run_together(
             inside = InsideRound(folder, checkpoint_seconds, config)
             play(members, labs, wide, inside, shared, held, save_weights, quiet)
         return [Result(one.folder, one.journal.header, one.journal.groups) for one in experiments]
+
+
+def folders_of(given: Sequence[str | Path] | str | Path, every: Sequence[settings.Settings]) -> list[Path]:
+    """Return a folder for each strategy. given: these, or one above all of them."""
+    if isinstance(given, str | Path):
+        return [Path(given) / settings.folder_name(rules.strategy) for rules in every]
+    if len(given) != len(every):
+        raise InputError(f"there are {len(given)} workdirs for {len(every)} strategies")
+    return [*map(Path, given)]
+
+
+def open_journal(folder: Path, config: Line, here: Line, notes: Line, start: Path | None) -> Journal:
+    """Begin or continue the journal in `folder`. start: the folder of a shorter experiment that it begins with."""
+    begun = None if start is None else extension.begun(start, folder, config)
+    return Journal.start(folder, config, here, notes, begun)
 
 
 def read(

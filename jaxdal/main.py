@@ -47,6 +47,7 @@ flags.DEFINE_integer("pool_seed", 0, "Which share that is; smaller shares of one
 flags.DEFINE_bool("save_weights", False, "Keep the trained networks of every round.")
 flags.DEFINE_float("checkpoint_seconds", 300.0, "Seconds between checkpoints inside a long round.")
 flags.DEFINE_string("share_round_0", None, "A folder where strategies with the same training share their first round.")
+flags.DEFINE_string("extend", None, "Workdir of the same experiment with a smaller n_end: its rounds are taken over.")
 flags.DEFINE_bool("distributed", False, "Be one of several processes, on any number of hosts, which JAX finds.")
 flags.DEFINE_integer("heartbeat", 100, "With --distributed: seconds of silence after which a process counts as dead.")
 flags.DEFINE_string("workdir", None, "Where results go; the same command continues there (default: below runs/).")
@@ -123,9 +124,10 @@ def _run(speaks: bool = True) -> int:
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
         strategies, above = names(FLAGS.strategy), FLAGS.workdir
-        workdirs = [above] if above and len(strategies) == 1 else above
+        one = len(strategies) == 1
+        workdirs, starts = ([folder] if folder and one else folder for folder in (above, FLAGS.extend))
         results = run_together(
-            FLAGS.dataset, strategies, workdirs=workdirs, data_dir=FLAGS.data_dir,
+            FLAGS.dataset, strategies, workdirs=workdirs, extend=starts, data_dir=FLAGS.data_dir,
             image_size=FLAGS.image_size, test_share=FLAGS.test_share, skip_broken=FLAGS.skip_broken,
             save_weights=FLAGS.save_weights, share_round_0=FLAGS.share_round_0,
             checkpoint_seconds=FLAGS.checkpoint_seconds, pool_bytes=FLAGS.pool_bytes,
