@@ -184,7 +184,8 @@ def small_files(out: Path) -> list[Path]:
         *paper,
     )
     found = (path for depth in depths for path in out.glob(depth))
-    return sorted(path for path in found if path.is_file() and path.stat().st_size <= SMALL)
+    whole = (path for path in found if path.is_file() and path.suffix != ".partial")
+    return sorted(path for path in whole if path.stat().st_size <= SMALL)
 
 
 def programs(out: Path) -> Iterator[list[Path]]:

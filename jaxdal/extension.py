@@ -1,34 +1,59 @@
 """More rounds for an experiment that has had its last one, in a journal that begins with the rounds of the first."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxdal import journal
 from jaxdal.budgets import Budget
 from jaxdal.errors import InputError
+from jaxdal.files import replacing
+from jaxdal.memory import load_memory, memory_path
 
 KEYS = ("n_start", "n_query", "n_end")
 
 
-def begun(old: Path, workdir: Path, config: dict[str, Any]) -> bytes | None:
-    """Return the bytes that a journal in `workdir` begins with, and copy what the strategy remembered there.
+def beginning(old: Path, workdir: Path, config: dict[str, Any], remembers: bool) -> Callable[[bytes], bytes | None]:
+    """Return how a journal in `workdir` begins, for `Journal.start`: as the one in `old`, without its last round.
 
-    They are those of the journal in `old`, with another first line, and without its last round: nothing was bought in
-    that, so that it is trained once more. Nothing random depends on `n_end`, so that the longer experiment becomes what
-    it would be alone. None if there already is a journal in `workdir`, which then goes on. `old` stays as it is.
+    Nothing was bought in that, so that it is trained once more. Nothing random depends on `n_end`, so that the longer
+    experiment becomes what it would be alone. A journal in `workdir` that has more goes on, and needs `old` no longer,
+    which stays as it is.
 
-    config: of the longer experiment.
+    config: of the longer experiment. remembers: whether its strategy does, for which files are copied.
 
     Raises:
-        InputError: `old` has no journal, or one of an experiment that differs in more than `n_end`, or no shorter one.
+        InputError: `old` has no journal, or lacks what the strategy remembered, or is of an experiment that differs in
+            more than `n_end`, or of no shorter one.
     """
-    if (workdir / journal.NAME).exists():
-        return None
+    try:
+        text, rounds = _rounds(old, json.loads(json.dumps(config)))
+        if remembers and rounds:
+            load_memory(old, rounds - 1)
+    except InputError:
+        if not _goes_on(workdir):
+            raise
+        return lambda data: None
+
+    def begin(data: bytes) -> bytes | None:
+        """data: what is in the journal: nothing, a part that a kill has left, or a journal that goes on."""
+        if not (journal.is_torn(data) or (len(data) < len(text) and text.startswith(data))):
+            return None
+        for round_ in range(rounds if remembers else 0):
+            _copy(memory_path(old, round_), memory_path(workdir, round_))
+        return text
+
+    return begin
+
+
+def _rounds(old: Path, config: dict[str, Any]) -> tuple[bytes, int]:
+    """The bytes that the journal begins with, and how many rounds they have."""
     path = old / journal.NAME
     header, groups = journal.read(old)
-    own, config = header["config"], json.loads(json.dumps(config))
+    own = header["config"]
     journal.refuse_other_config(own, config | {"n_end": own.get("n_end")}, path)
     rounds, wanted = (Budget(*(each[key] for key in KEYS)).rounds for each in (own, config))
     if wanted <= rounds:
@@ -41,9 +66,24 @@ def begun(old: Path, workdir: Path, config: dict[str, Any]) -> bytes | None:
             break
         texts.append(text)
         missing -= "round" in json.loads(text)  # not where a line tells another environment
-    workdir.mkdir(parents=True, exist_ok=True)
-    for round_ in range(len(kept)):
-        memory = f"memory_{round_}.npz"
-        if (old / memory).exists():
-            shutil.copyfile(old / memory, workdir / memory)
-    return b"".join(texts)
+    return b"".join(texts), len(kept)
+
+
+def _goes_on(workdir: Path) -> bool:
+    """Whether there is a journal already."""
+    try:
+        journal.read(workdir)
+    except InputError:
+        return False
+    return True
+
+
+def _copy(old: Path, new: Path) -> None:
+    """Copy a file, and wait for the disk, since the journal will speak of it."""
+    try:
+        with replacing(new) as partial:
+            shutil.copyfile(old, partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{old} cannot be copied to {new}: {error.strerror}.") from None

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,12 +54,13 @@ class Journal:
 
     @classmethod
     def start(
-        cls, workdir: Path, config: Line, environment: Line, notes: Line | None = None, begun: bytes | None = None
-    ) -> "Journal":
+        cls, workdir: Path, config: Line, environment: Line, notes: Line | None = None,
+        begin: Callable[[bytes], bytes | None] = lambda data: None,
+    ) -> "Journal":  # fmt: skip
         """Create the journal, or validate it and drop its torn tail. config needs "pool" and "seeds".
 
-        notes: further keys of a new first line, such as "class_names"; they do not tell experiments apart. begun: what
-        a new journal begins with, if not with a first line alone.
+        notes: further keys of a new first line, such as "class_names"; they do not tell experiments apart. begin: told
+        what is there, returns what a journal begins with in its place, or None.
 
         Raises:
             InputError: the journal is damaged, of another configuration or in use; it is then left as it was.
@@ -76,8 +77,8 @@ class Journal:
         try:
             _lock(fd, path)
             data = path.read_bytes()
-            new = _header_is_torn(data)
-            if new:
+            begun = begin(data)
+            if new := begun is not None or is_torn(data):
                 header = {"format": FORMAT, "config": config, "environment": environment, **notes}
                 data = begun or _encode(header)
             contents = _scan(data, path)
@@ -157,7 +158,7 @@ def read(workdir: Path) -> tuple[Line, list[Group]]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if _header_is_torn(data):
+    if is_torn(data):
         raise InputError(f"{path} has no complete first line.")
     contents = _scan(data, path)
     return contents.header, contents.groups
@@ -297,7 +298,7 @@ def _hole(text: bytes, rest: list[bytes], round: int) -> bool:
     return b"\0" in text and all(line is None or line.get("round") == round for line in map(_parse, rest))
 
 
-def _header_is_torn(data: bytes) -> bool:
+def is_torn(data: bytes) -> bool:
     """Whether a start was killed before its first line was complete; a foreign file is not taken for that."""
     start = data.rstrip(b"\0")
     return b"\n" not in data and (start.startswith(HEADER_START) or HEADER_START.startswith(start))
@@ -318,8 +319,8 @@ def refuse_other_config(old: Line, new: Line, path: Path) -> None:
         if key not in old or key not in new or old[key] != new[key]:
             told.append(f"{key} ({was} there, {now} now)")
     if told:
-        longer = len(told) == 1 and told[0].startswith("n_end ") and new["n_end"] > old["n_end"]
-        way = f" --extend={path.parent} takes over its rounds into another --workdir." if longer else ""
+        alone = len(told) == 1 and told[0].startswith("n_end ")
+        way = " --extend, with another --workdir, takes over the rounds of a smaller n_end." if alone else ""
         raise InputError(f"{path} belongs to another configuration; these keys differ: {', '.join(told)}.{way}")
 
 

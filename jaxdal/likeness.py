@@ -1,7 +1,10 @@
 """Whether strategies, models or trainers of one's own are the same: a digest of their code and what it is made with."""
 
+import contextlib
 import dataclasses
+import dis
 import hashlib
+import importlib.util
 import inspect
 import os
 import sysconfig
@@ -18,7 +21,8 @@ from jaxdal.types import Strategy
 
 PLAIN = (int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis))
 JAXDAL = f"{Path(__file__).parent}{os.sep}"
-NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how files begin that are not one's own
+NO_FILE = "<frozen"
+NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", NO_FILE)  # how files begin that are not one's own
 
 
 def digest(strategy: Strategy) -> str:
@@ -119,11 +123,23 @@ class _Digest:
             return
         yield from self._all((function.__code__, function.__defaults__, function.__kwdefaults__, enclosed))
         names = _names(function.__code__)
+        for module in [*_imported(function.__code__, str(function.__globals__.get("__package__") or ""))]:
+            yield from self._of_attributes(module, names)  # when all are there, since one may be a part of another
         for name in sorted(names & function.__globals__.keys()):
-            part = function.__globals__[name]
-            yield from self._all((name, part))
-            if isinstance(part, ModuleType) and _own(getattr(part, "__file__", None) or "<frozen"):
-                yield from self._all([vars(part)[attribute] for attribute in sorted(names & vars(part).keys())])
+            yield from self._all((name, function.__globals__[name]))
+            yield from self._of_attributes(function.__globals__[name], names)
+
+    def _of_attributes(self, value: Any, names: set[str], inside: frozenset[int] = frozenset()) -> Iterator[bytes]:
+        """Of a module of one's own, what a function names there. inside: modules that this is part of."""
+        if (
+            isinstance(value, ModuleType)
+            and id(value) not in inside
+            and _own(getattr(value, "__file__", None) or NO_FILE)
+        ):
+            named = [vars(value)[name] for name in sorted(names & vars(value).keys())]
+            yield from self._all(named)
+            for part in named:
+                yield from self._of_attributes(part, names, inside | {id(value)})
 
     def _of_class(self, value: type) -> Iterator[bytes]:
         """Its name, and members of those of one's own classes that it is made of."""
@@ -191,6 +207,25 @@ def _names(code: CodeType) -> set[str]:
     """All names of globals and attributes in a code and in the functions that are written inside of it."""
     inner = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
     return set(code.co_names).union(*inner)
+
+
+def _imported(code: CodeType, package: str) -> Iterator[ModuleType]:
+    """Modules of one's own that a function imports where it is called, which is done now: a digest must know them."""
+    names, module = [], ""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME":
+            module = str(step.argval)
+            names.append(module)
+        elif step.opname == "IMPORT_FROM":  # a module, or something in one
+            names.append(f"{module}.{step.argval}".strip("."))
+    for name in (*names, *(f"{package}.{name}".strip(".") for name in names)):
+        with contextlib.suppress(ImportError, ValueError):  # there is none of that name
+            spec = importlib.util.find_spec(name)
+            if spec is not None and _own(spec.origin or NO_FILE):
+                yield importlib.import_module(name)
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _imported(part, package)
 
 
 def _is_plain(value: Any) -> bool:

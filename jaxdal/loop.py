@@ -83,7 +83,7 @@ def run_together(
     many runs, of whatever strategy and seed, as a device trains at once with profit (`pack`).
 
     workdirs: a folder for each strategy, or one above all of them (default: below runs/). extend: likewise, of the same
-    experiments with a smaller n_end: their rounds but the last are not trained again (`extension.begun`). image_size,
+    experiments with a smaller n_end: their rounds but the last are not trained again (`extension.py`). image_size,
     test_share, skip_broken: how `folder:PATH` and `tfds:NAME` are read (data.Options). share_round_0: a folder where
     strategies find the round 0 that another command with the same training has trained. pool_bytes: of a device, for
     training images (default: half of its memory); larger pools stream from the host. pool_share, pool_seed: use a
@@ -107,8 +107,10 @@ def run_together(
     if hosts.together():
         require_same(every, here, share_round_0 is not None)
     chosen = [build(each) if isinstance(each, str) else each for each in strategies]
-    folders = [settings.default_workdir(rules) for rules in every] if workdirs is None else folders_of(workdirs, every)
-    starts: Sequence[Path | None] = len(every) * [None] if extend is None else folders_of(extend, every)
+    folders = settings.folders(workdirs, every, "workdirs")
+    starts: Sequence[Path | None] = (
+        len(every) * [None] if extend is None else settings.folders(extend, every, "folders to extend")
+    )
     if len({folder.resolve() for folder in folders}) < len(folders):
         names = ", ".join(rules.strategy for rules in every)
         raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
@@ -121,8 +123,9 @@ def run_together(
     with contextlib.ExitStack() as journals:
         experiments = []
         for strategy, rules, folder, start in zip(chosen, every, folders, starts, strict=True):
-            journal = hosts.open_journal(partial(open_journal, folder, rules.config(), here, notes, start))
-            experiments.append(Experiment(strategy, rules, folder, journals.enter_context(journal), runs=[]))
+            opening = partial(open_journal, folder, rules, strategy, here, notes, start)
+            journal = journals.enter_context(hosts.open_journal(opening))
+            experiments.append(Experiment(strategy, rules, folder, journal, runs=[]))
         if any(one.lacks for one in experiments):
             remarks.on_images(images, every[0], quiet)
         for one in experiments if images.files and hosts.first() else []:
@@ -157,19 +160,15 @@ def run_together(
         return [Result(one.folder, one.journal.header, one.journal.groups) for one in experiments]
 
 
-def folders_of(given: Sequence[str | Path] | str | Path, every: Sequence[settings.Settings]) -> list[Path]:
-    """Return a folder for each strategy. given: these, or one above all of them."""
-    if isinstance(given, str | Path):
-        return [Path(given) / settings.folder_name(rules.strategy) for rules in every]
-    if len(given) != len(every):
-        raise InputError(f"there are {len(given)} workdirs for {len(every)} strategies")
-    return [*map(Path, given)]
-
-
-def open_journal(folder: Path, config: Line, here: Line, notes: Line, start: Path | None) -> Journal:
-    """Begin or continue the journal in `folder`. start: the folder of a shorter experiment that it begins with."""
-    begun = None if start is None else extension.begun(start, folder, config)
-    return Journal.start(folder, config, here, notes, begun)
+def open_journal(
+    folder: Path, rules: settings.Settings, strategy: Strategy, here: Line, notes: Line, start: Path | None
+) -> Journal:
+    """Begin or continue the journal in `folder`. start: of a shorter experiment, whose rounds it takes over."""
+    config = rules.config()
+    if start is None:
+        return Journal.start(folder, config, here, notes)
+    remembers = bool(jax.tree.leaves(strategy.memory(rules.pool)))
+    return Journal.start(folder, config, here, notes, extension.beginning(start, folder, config, remembers))
 
 
 def read(

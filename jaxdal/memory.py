@@ -13,13 +13,18 @@ from jaxdal.errors import InputError
 from jaxdal.files import replacing, sync_folder
 
 
+def memory_path(workdir: Path, round: int) -> Path:
+    """Return where what a strategy remembers after a round is kept."""
+    return Path(workdir) / f"memory_{round}.npz"
+
+
 def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> None:
     """Write memory_<round>.npz so that it is there whole or not at all; to be done before the round's lines.
 
     Raises:
         ValueError: an array holds Python objects, which only a pickle could store.
     """
-    path = Path(workdir) / f"memory_{round}.npz"
+    path = memory_path(workdir, round)
     with replacing(path) as partial, partial.open("wb") as file:
         write(file, arrays)
         file.flush()
@@ -33,13 +38,13 @@ def load_memory(workdir: Path, round: int, like: Mapping[str, np.ndarray] | None
     Raises:
         InputError: the file is missing or damaged, or lacks an array.
     """
-    path = Path(workdir) / f"memory_{round}.npz"
+    path = memory_path(workdir, round)
     try:
         with path.open("rb") as file:
             arrays = read(file)
     except FileNotFoundError:
         raise InputError(f"{path} is missing, without which round {round + 1} cannot start.") from None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}).") from None
     for name, expected in (like or {}).items():
         if name not in arrays or arrays[name].shape != expected.shape:

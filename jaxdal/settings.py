@@ -35,7 +35,7 @@ PRESETS = {
 }
 
 
-APART = ("budget", "recipe", "per_epoch", "pack_multiple")  # not keys of a journal's configuration
+APART = ("budget", "recipe", "per_epoch", "pack_multiple", "own_trainer")  # not keys of a journal's configuration
 
 
 class Settings(NamedTuple):
@@ -62,7 +62,8 @@ class Settings(NamedTuple):
     test: int
     num_classes: int
     fingerprint: str  # of the images and labels
-    own_code: str  # digest of a model or trainer that is not jaxdal's, "" if both are
+    own_code: str  # digest of a model that is not jaxdal's, "" if it is
+    own_trainer: str  # likewise
 
     @property
     def steps(self) -> list[int]:
@@ -72,6 +73,8 @@ class Settings(NamedTuple):
     def config(self) -> dict[str, Any]:
         """Return the first line of the journal: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
+        if self.own_trainer:
+            flat["trainer"] = f"{self.trainer}, code {self.own_trainer}"
         return {key: value for key, value in flat.items() if key not in APART and (value or key != "own_code")}
 
     def training(self, strategy: Strategy) -> dict[str, Any]:
@@ -136,11 +139,12 @@ def resolve(
         budget=labels, recipe=recipe,
         per_epoch=tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels),
         precision=precision,
-        flip=flip if mirror is None else mirror, crop=info.padding if crop is None else crop,
+        flip=flip if mirror is None else _yes_or_no("mirror", mirror), crop=info.padding if crop is None else crop,
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
         eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],
         num_classes=images.num_classes, fingerprint=fingerprint or data.fingerprint(images),
-        own_code=likeness.of_rows(models.MODELS[model], trainers.TRAINERS[trainer.partition("(")[0].strip()]),
+        own_code=likeness.of_rows(models.MODELS[model]),
+        own_trainer=likeness.of_rows(trainers.TRAINERS[trainer.partition("(")[0].strip()]),
     )  # fmt: skip
 
 
@@ -177,6 +181,9 @@ def check_names(
     for flag, value in (("trainer", trainer), ("model", model)):
         if not isinstance(value, str | None):
             raise InputError(f"{flag}={value!r} is no name; {flag}s of one's own are added to a table: README.md")
+    for flag, value in (("preset", preset), ("precision", precision)):
+        if not isinstance(value, str):
+            raise InputError(f"{flag}={value!r} is no name")
     for option in more:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
@@ -250,6 +257,21 @@ def default_workdir(settings: Settings) -> Path:
     return Path("runs") / f"{folder_name(words)[:180]}-{digest}"  # file systems allow 255 bytes
 
 
+def folders(given: Sequence[str | Path] | str | Path | None, every: Sequence[Settings], what: str) -> list[Path]:
+    """Return a folder for each strategy. given: these, or one above all of them, or None. what: their name.
+
+    Raises:
+        InputError: there are more strategies or fewer.
+    """
+    if given is None:
+        return [default_workdir(rules) for rules in every]
+    if isinstance(given, str | Path):
+        return [Path(given) / folder_name(rules.strategy) for rules in every]
+    if len(given) != len(every):
+        raise InputError(f"there are {len(given)} {what} for {len(every)} strategies")
+    return [*map(Path, given)]
+
+
 def folder_name(text: str) -> str:
     """Return the name of a folder for what is written like a call."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
@@ -264,6 +286,12 @@ def _at_least(flag: str, value: int | None, least: int) -> int | None:
     if value < least:
         raise InputError(f"--{flag}={value} is less than {least}")
     return int(value)
+
+
+def _yes_or_no(flag: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{flag}={value!r} is neither True nor False")
+    return bool(value)
 
 
 def _is_number(value: object) -> bool:

@@ -254,6 +254,15 @@ def test_another_trainer_may_change_the_optimiser(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_trainer_of_ones_own_is_compared_and_its_versions_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "a", BETTER, strategy="margin", trainer="mine, code 8b69edff")
+    write(tmp_path / "b", BETTER, strategy="margin", trainer="mine, code 00000000")
+    (one,) = read([tmp_path]).experiments
+    assert one.methods == ["random", "margin + mine, code 8b69edff", "margin + mine, code 00000000"]
+    assert one.baseline == "random"
+
+
 def test_supervised_runs_with_another_optimiser_are_another_experiment(tmp_path: Path) -> None:
     write(tmp_path / "a", RANDOM)
     write(tmp_path / "b", BETTER, learning_rate=0.05)

@@ -1,6 +1,7 @@
 """An experiment with a larger n_end takes over the rounds of the shorter one, and becomes what it would be alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,9 +12,10 @@ import pytest
 from absl.testing import flagsaver
 from killer import LABELS, SEEDS, experiment, watched
 
-from jaxdal import Dataset, InputError, environment, journal, main
+from jaxdal import Dataset, InputError, environment, extension, journal, main
 from jaxdal.data import local
 from jaxdal.engine import Engine
+from jaxdal.journal import Journal
 
 
 @pytest.fixture
@@ -90,13 +92,46 @@ def test_one_that_is_not_finished_gives_all_its_rounds(tmp_path: Path, alone: Pa
     assert [line["accuracy"] for line in result.groups[2]] == [json.loads(line)["accuracy"] for line in rounds[2]]
 
 
-def test_it_is_proposed_where_it_would_help(short: Path, alone: Path) -> None:
-    with pytest.raises(InputError, match=rf"n_end \(64 there, 96 now\)\. --extend={short} takes over its rounds"):
+def test_it_is_proposed_where_it_may_help(short: Path) -> None:
+    with pytest.raises(InputError, match=r"n_end \(64 there, 96 now\)\. --extend, with another --workdir, takes over"):
         experiment(short, n_end=96)
-    with pytest.raises(InputError, match=r"n_end \(80 there, 64 now\)\.$"):
-        experiment(alone, n_end=64)
     with pytest.raises(InputError, match=r"n_end \(64 there, 96 now\), epochs \(6 there, 5 now\)\.$"):
         experiment(short, n_end=96, epochs=5)
+
+
+def test_a_first_write_that_was_killed_is_written_again(tmp_path: Path, short: Path, alone: Path) -> None:
+    """Once its first line is there the journal is one, and would go on without the rounds that are missing."""
+    config, environment = (journal.read(alone)[0][key] for key in ("config", "environment"))
+    begin = extension.beginning(short, tmp_path, config, remembers=True)
+    text = begin(b"")
+    assert text is not None
+    for share in (0.0, 0.1, 0.5, 0.99, 1.0):
+        (tmp_path / journal.NAME).write_bytes(text[: int(share * len(text))])
+        with Journal.start(tmp_path, config, environment, begin=begin) as book:
+            assert [len(group) for group in book.groups] == [len(SEEDS)]
+        assert (tmp_path / journal.NAME).read_bytes() == text
+    assert (tmp_path / "memory_0.npz").read_bytes() == (short / "memory_0.npz").read_bytes()
+
+    # What was played since is not given up for it, nor is another's journal, however it begins.
+    for more in (text + b"{", b"{}\n" + text):
+        assert begin(more) is None
+
+
+def test_what_the_strategy_remembered_must_be_there(tmp_path: Path, short: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(short, old)
+    kept = (old / "memory_0.npz").read_bytes()
+    for damaged in (None, kept[:100]):
+        (old / "memory_0.npz").unlink(missing_ok=True)
+        if damaged is not None:
+            (old / "memory_0.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{old}/memory_0\.npz is (missing|damaged)"):
+            experiment(new, extend=old)
+        assert not new.exists()
+    (old / "memory_0.npz").write_bytes(kept)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be opened for writing: Not a directory"):
+        experiment(tmp_path / "file" / "below", extend=old)
 
 
 def test_what_is_refused(tmp_path: Path, short: Path) -> None:

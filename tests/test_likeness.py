@@ -1,6 +1,8 @@
 """Networks and trainers of one's own are told apart by their code, in every process alike."""
 
+import contextlib
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxdal
-from jaxdal import InputError, likeness, models, trainers
+from jaxdal import InputError, likeness, models, settings, trainers
 from jaxdal.types import Dataset
 
 MODEL = """
@@ -202,6 +204,53 @@ def test_another_process_says_the_same(folder: Path) -> None:
     assert len(set(told.stdout.split())) == len(CHANGES)
 
 
+USE = "scores.score(x)"
+IMPORTING = {
+    "dotted": f"import own.parts.scores\n\ndef f(x):\n    return own.parts.{USE}\n",
+    "alias": f"from own.parts import scores\n\ndef f(x):\n    return {USE}\n",
+    "within": "def f(x):\n    from own.parts.scores import score\n    return score(x)\n",
+    "module within": f"def f(x):\n    from own.parts import scores\n    return (lambda y: {USE})(x)\n",
+    "dotted within": "def f(x):\n    def g(x):\n        import own.parts.scores\n"
+    f"        return own.parts.{USE}\n    return g(x)\n",
+    "relative": "def f(x):\n    from .parts.scores import score\n    return score(x)\n",
+    "of two, of which one is not there": "def f(x):\n    import nowhere.at_all\n"
+    f"    from own.parts import scores\n    return {USE}\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", IMPORTING)
+def test_code_in_a_module_of_ones_own_shows_however_it_is_imported(kind: str, folder: Path) -> None:
+    """And says the same before and after it was used for the first time."""
+    package = folder / "own" / "parts"
+    package.mkdir(parents=True)
+    for path in (package, package.parent):
+        (path / "__init__.py").touch()
+    (package.parent / "using.py").write_text(IMPORTING[kind])
+    digests = []
+    for number in (1, 2):
+        (package / "scores.py").write_text(f"def score(x):\n    return x + {number}\n")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        function = importlib.import_module("own.using").f
+        digests.append(likeness.of_rows(function))
+        with contextlib.suppress(ModuleNotFoundError):
+            assert function(1) == 1 + number
+        assert likeness.of_rows(function) == digests[-1]
+    assert digests[0] != digests[1]
+
+
+def test_modules_that_name_each_other_end(folder: Path) -> None:
+    (folder / "one.py").write_text("import two\n\ndef f(x):\n    return two.one.two.g(x)\n")
+    (folder / "two.py").write_text("import one\n\ndef g(x):\n    return x + 1\n")
+    first = likeness.of_rows(importlib.import_module("one").f)
+    for name in ("one", "two"):
+        sys.modules.pop(name)
+    (folder / "two.py").write_text("import one\n\ndef g(x):\n    return x + 2\n")
+    importlib.invalidate_caches()
+    assert likeness.of_rows(importlib.import_module("one").f) != first
+
+
 def test_functions_that_name_each_other_are_walked_once(folder: Path) -> None:
     text = "".join(f"def f{i}(x):\n    return {' + '.join(f'f{j}(x)' for j in range(40))}\n" for i in range(40))
     assert likeness.of_rows(written(folder, "many", text, "f0"))
@@ -226,3 +275,19 @@ def test_a_changed_model_does_not_continue_a_journal(
     monkeypatch.setitem(models.MODELS, "mine", written(folder, "net", MODEL.replace("tanh", "sin")))
     with pytest.raises(InputError, match=r"another configuration.*own_code"):
         jaxdal.run(blobs, "random", **options)
+
+
+def test_a_trainer_of_ones_own_has_its_digest_in_its_name(
+    folder: Path, blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(text: str) -> Any:
+        monkeypatch.setitem(trainers.TRAINERS, "mine", written(folder, "training", text))
+        rules = settings.resolve("arrays", blobs, "random", n_start=20, n_query=10, n_end=30, trainer="mine")
+        assert rules.trainer == "mine"
+        assert "own_code" not in rules.config()
+        return rules.config()["trainer"]
+
+    text = "from jaxdal import trainers\n\n\ndef mine(weight=1):\n    return trainers.build('supervised')\n"
+    name = told(text)
+    assert re.fullmatch("mine, code [0-9a-f]{8}", name)
+    assert told(text) == name != told(text.replace("=1", "=2"))

@@ -50,7 +50,9 @@ def test_bad_memory_is_refused(tmp_path: Path) -> None:
     memory.save_memory(tmp_path, 0, {"a": np.arange(300)})
     path = tmp_path / "memory_0.npz"
     whole = path.read_bytes()
-    for bad in (b"", whole[:100], whole.replace(b"\x07\0\0\0\0\0\0\0", b"\x08\0\0\0\0\0\0\0"), b"\x80\x04N."):
+    flag = whole.index(b"PK\x01\x02") + 8
+    locked = whole[:flag] + b"\x01" + whole[flag + 1 :]  # as if by a password
+    for bad in (b"", whole[:100], locked, whole.replace(b"\x07\0\0\0\0\0\0\0", b"\x08\0\0\0\0\0\0\0"), b"\x80\x04N."):
         assert bad != whole
         path.write_bytes(bad)
         with pytest.raises(InputError, match="is damaged"):
