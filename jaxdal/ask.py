@@ -97,15 +97,19 @@ def _checked(images: Any, known: Any, k: int, num_classes: int, test: tuple[Any,
         labels = np.asarray(known)
     except ValueError as error:
         raise InputError(f"known labels cannot be read as one array: {error}") from error
-    if labels.dtype.kind in "fO":
+    if labels.dtype.kind not in "iu":
         raise InputError(f"known labels are integers, -1 for those that are not known, and not {labels.dtype}")
-    if labels.dtype.kind in "iu" and labels.size and labels.min() < -1:
+    if labels.size and labels.min() < -1:
         raise InputError(f"known labels are classes, or -1 for unknown, and not {labels.min()}")
-    unknown = labels < 0 if labels.dtype.kind in "iu" else np.zeros(labels.shape, bool)
-    pool = data.from_arrays(
-        images, np.where(unknown, 0, labels), *((np.asarray(images)[:1], [0]) if test is None else test),
-        num_classes=num_classes,
-    )  # fmt: skip
+    if labels.dtype.kind == "u" and labels.size and labels.max() >= num_classes:
+        told = f"{labels.max()} is not a class of {num_classes}, and {labels.dtype} has no -1 for unknown"
+        raise InputError(f"known labels: {told}: use a signed type of integers")
+    if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):
+        raise InputError("test is a pair: images and labels")
+    unknown = labels < 0
+    if test is None:
+        test = np.asarray(images)[:1] if np.ndim(images) else images, [0]
+    pool = data.from_arrays(images, np.where(unknown, 0, labels), *test, num_classes=num_classes)
     if labels.size and not unknown.any():
         raise InputError("every label is known: one that is not is -1, in a signed type of integers")
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= unknown.sum():

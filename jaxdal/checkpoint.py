@@ -35,6 +35,8 @@ def load(path: Path) -> Tree:
     Raises:
         InputError: there is nothing, or a part is missing.
     """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: a round that was trained without --save_weights keeps no network")
     try:
         with _checkpointer() as checkpointer:
             shapes = checkpointer.metadata(path.absolute()).item_metadata.tree

@@ -73,6 +73,7 @@ class Comparison(NamedTuple):
 
     experiments: list[Experiment]
     unreadable: dict[Path, str]  # journal -> what is wrong with it
+    remarks: list[str]
 
 
 def read(folders: Sequence[Path]) -> Comparison:
@@ -91,7 +92,11 @@ def read(folders: Sequence[Path]) -> Comparison:
             sources.append(Source(path.parent, header["config"], groups, [header["environment"], *moves(path)]))
     if not sources:
         raise InputError(" ".join(unreadable.values()))
-    return Comparison(experiments(sources), unreadable)
+    found = experiments(sources)
+    longer = [next((other for other in found if _begins(one, other)), None) for one in found]
+    pairs = [*zip(found, longer, strict=True)]
+    remarks = [f"{one.title} is the beginning of {other.title}, and left out here" for one, other in pairs if other]
+    return Comparison([one for one, other in pairs if other is None], unreadable, remarks)
 
 
 def find(folders: Sequence[Path]) -> list[Path]:
@@ -128,6 +133,26 @@ def experiments(sources: Sequence[Source]) -> list[Experiment]:
         _experiment(title, config, members)
         for title, config, members in zip(titles, configs, groups.values(), strict=True)
     ]
+
+
+def _begins(one: Experiment, other: Experiment) -> bool:
+    """Whether all journals of `one` have gone on in `other`, as by --extend: its rounds would count twice."""
+    if _dump(one.config | {"n_end": 0}) != _dump(other.config | {"n_end": 0}):
+        return False
+    return len(one.labels) < len(other.labels) and all(
+        any(_goes_on(short, long, len(one.labels) - 1) for long in other.sources) for short in one.sources
+    )
+
+
+def _goes_on(short: Source, long: Source, rounds: int) -> bool:
+    """Whether so many rounds, or those that there are, are the same in both; in the last one nothing was bought."""
+    if _dump(short.config | {"n_end": 0}) != _dump(long.config | {"n_end": 0}):
+        return False
+    first, second = (
+        [[[line.get(key) for key in COMPARED] for line in group] for group in source.groups[:rounds]]
+        for source in (short, long)
+    )
+    return len(first) > 0 and first == second[: len(first)]
 
 
 def differing(configs: Sequence[Line]) -> dict[str, list[Any]]:

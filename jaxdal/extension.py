@@ -33,9 +33,9 @@ def beginning(old: Path, workdir: Path, config: dict[str, Any], remembers: bool)
         text, rounds = _rounds(old, json.loads(json.dumps(config)))
         if remembers and rounds:
             load_memory(old, rounds - 1)
-    except InputError:
+    except InputError as error:
         if not _goes_on(workdir):
-            raise
+            raise InputError(f"--extend={old}: {error}") from None
         return lambda data: None
 
     def begin(data: bytes) -> bytes | None:

@@ -189,7 +189,7 @@ class _Rules:
     def check_group(self, group: Group, path: Path) -> None:
         """Raises InputError unless the lines are a whole next round."""
         for number, line in enumerate(group):
-            self.check(line, group[:number], f"{path}: the next line")
+            self.check(line, group[:number], f"The round that was to be added to {path}")
         missing = set(self.live) - {line["seed"] for line in group}
         if missing or not group:
             raise InputError(f"{path}: round {len(self.groups)} lacks a line of seeds {sorted(missing)}.")

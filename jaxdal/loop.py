@@ -128,6 +128,8 @@ def run_together(
             experiments.append(Experiment(strategy, rules, folder, journal, runs=[]))
         if any(one.lacks for one in experiments):
             remarks.on_images(images, every[0], quiet)
+        for one in experiments if save_weights else []:
+            remarks.on_weights(one.folder, one.journal.groups)
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
@@ -153,7 +155,7 @@ def run_together(
             shared = None
             if share_round_0 is not None:
                 same = rules.training(members[0].strategy) | {"environment": here, "source": environment.source()}
-                shared = InsideRound(Path(share_round_0), 0.0, same)
+                shared = InsideRound(Path(share_round_0).expanduser(), 0.0, same)
             config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
             inside = InsideRound(folder, checkpoint_seconds, config)
             play(members, labs, wide, inside, shared, held, save_weights, quiet)
@@ -257,6 +259,7 @@ def play(
                     runs = [run for one in active for run in one.runs]
                     train_all(everyone, names, runs, wide, round_, inside, progress)
             spent = clocks(run.trained.seconds for one in active for run in one.runs if run.trained)
+            training = sum(seconds["train"] for seconds in spent)
             if round_ == 0 and wide is not labs[0] and rounds > 1:
                 with advised("training", held, wide):
                     spent[0]["compile"] += warm(wide, everyone)["compile"]
@@ -276,7 +279,7 @@ def play(
                     one.runs[rules.seeds.index(line["seed"])].buy(line.get("picks", []))
             inside.clear()
             groups = {one.rules.strategy: one.journal.groups[round_] for one in active}
-            progress.end_round(groups, compiling=sum(seconds["compile"] for seconds in spent))
+            progress.end_round(groups, sum(seconds["compile"] for seconds in spent), training)
 
 
 def clocks(seconds: Iterable[dict[str, float]]) -> list[dict[str, float]]:

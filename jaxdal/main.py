@@ -31,7 +31,7 @@ flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share o
 flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
 flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
 flags.DEFINE_integer("epochs", None, "Epochs per round.")
-flags.DEFINE_integer("batch", None, "Images per training step.")
+flags.DEFINE_integer("batch", None, "Images per training step; of own images, the learning rate follows it.")
 flags.DEFINE_float("learning_rate", None, "Learning rate before its first decay (default: 0.1, of digits 0.05).")
 flags.DEFINE_bool("mirror", None, "Mirror training images (default: the preset's; of own images, no).")
 flags.DEFINE_integer("crop", None, "Pixels by which training images are shifted at most (default: the data set's).")
@@ -123,6 +123,9 @@ def _run(speaks: bool = True) -> int:
             raise InputError(f"--seeds={told} are not whole numbers with commas between them") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
+        for flag in ("workdir", "extend", "share_round_0", "data_dir"):
+            if FLAGS[flag].value == "":
+                raise InputError(f"--{flag}= names no folder")
         strategies, above = names(FLAGS.strategy), FLAGS.workdir
         one = len(strategies) == 1
         workdirs, starts = ([folder] if folder and one else folder for folder in (above, FLAGS.extend))

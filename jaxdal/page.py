@@ -57,11 +57,12 @@ def _failures(found: Comparison) -> str:
     broken = "".join(f"<li>{_text(told)}</li>" for told in found.unreadable.values())
     gaps = [table for table in map(verdicts.gap_table, found.experiments) if table.rows]
     total = sum(len(one.runs) for one in found.experiments)
+    remarks = "".join(f"<p>{_text(told)}.</p>" for told in found.remarks)
     if not broken and not gaps:
-        return f"<p class=well>Nothing is missing: all {total} runs are complete.</p>"
+        return f"<p class=well>Nothing is missing: all {total} runs are complete.</p>{remarks}"
     unreadable = f"<p><b>Journals that cannot be read</b></p><ul>{broken}</ul>" if broken else ""
     tables = "".join(f"<p><b>{_text(table.title)}</b></p>{_table(table)}" for table in gaps)
-    return f"<div class=alarm>{unreadable}{tables}</div>"
+    return f"<div class=alarm>{unreadable}{tables}</div>{remarks}"
 
 
 def _together(judged: Sequence[Verdict]) -> str:

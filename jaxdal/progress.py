@@ -74,12 +74,17 @@ class Progress:
         """Tell the user something that even a quiet command must not hide."""
         self._print(text)
 
-    def end_round(self, groups: Mapping[str, Sequence[dict[str, Any]]], compiling: float = 0.0) -> None:
-        """A round is finished. groups: strategy -> journal lines; compiling: seconds of it that do not come again."""
+    def end_round(
+        self, groups: Mapping[str, Sequence[dict[str, Any]]], compiling: float = 0.0, training: float | None = None
+    ) -> None:
+        """A round is finished. groups: strategy -> journal lines.
+
+        compiling: seconds of it that do not come again; training: seconds of its steps, if they are known.
+        """
         whole = max(0.0, self._now() - self._began - compiling)
         work = self._work[self._round]
-        if self._done == self._first_done and self._done:  # a single chunk: nothing to measure but the whole
-            self._step_cost = whole / self._done
+        if self._done == self._first_done and self._done:  # a single chunk, between whose steps nothing was measured
+            self._step_cost = (whole if training is None else min(training, whole)) / self._done
         self._round_cost = max(0.0, whole - work * (self._step_cost or 0.0))
         self._done = work
         self._show()

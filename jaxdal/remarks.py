@@ -1,8 +1,12 @@
 """What a command says before it starts: about the images, about the strategy, about the training."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from jaxdal import data, hosts, settings, trainers
+from jaxdal.checkpoint import weights_path
+from jaxdal.journal import Group
 from jaxdal.types import Dataset, Strategy
 
 
@@ -27,6 +31,15 @@ def on_training(rules: settings.Settings, strategy: Strategy) -> None:
     if (start := average ** min(rules.steps)) > 0.05:
         told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
         _say(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs")
+
+
+def on_weights(folder: Path, groups: Sequence[Group]) -> None:
+    """Say which finished rounds have no networks, which --save_weights asks for and nothing trains again."""
+    live = [(line["seed"], line["round"]) for group in groups for line in group if "diverged" not in line]
+    missing = {round_ for seed, round_ in live if not weights_path(folder, seed, round_).exists()}
+    if missing:
+        rounds = ", ".join(map(str, sorted(missing)))
+        _say(f"{folder}: no networks are kept of rounds that were finished before ({rounds}): try another --workdir")
 
 
 def _say(sentence: str) -> None:

@@ -214,15 +214,15 @@ def _remarks(header: Line, groups: Sequence[Group]) -> list[str]:
 
 
 def _hardest(header: Line, groups: Sequence[Group], most: int = 3) -> list[str]:
-    """The classes that the last round knows least, by name; nothing where classes have no names."""
+    """The classes that the last round knows least, by name or by number."""
     lines = [line for line in groups[-1] if line.get("per_class_accuracy")]
-    names = header.get("class_names")
-    if not names or not lines:
+    if not lines:
         return []
-    columns = zip(*(line["per_class_accuracy"] for line in lines), strict=True)
+    columns = [*zip(*(line["per_class_accuracy"] for line in lines), strict=True)]
+    names = header.get("class_names") or [f"class {label}" for label in range(len(columns))]
     shares = [(mean(column), name) for column, name in zip(columns, names, strict=True) if None not in column]
     worst = ", ".join(f"{name} {100 * share:.2f}" for share, name in sorted(shares)[:most])
-    return [f"lowest accuracy in the last round: {worst}"] if len(shares) > most else []
+    return [f"lowest accuracy in the last round: {worst}"] if len(shares) > 1 else []
 
 
 def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
@@ -235,7 +235,7 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
 
     found = comparison.read(folders)
     judged = [verdicts.judge(one) for one in found.experiments]
-    for told in found.unreadable.values():
+    for told in (*found.unreadable.values(), *found.remarks):
         print(told, file=sys.stderr)
     for verdict in judged:
         _print_cells(verdicts.verdict_table(verdict))
@@ -271,12 +271,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="where report.html goes (default: the first DIR)")
     options = parser.parse_args(arguments)
     try:
-        first = options.folders[0]
-        if len(options.folders) == 1 and options.out is None and [*first.rglob(journal.NAME)] == [first / journal.NAME]:
+        folders = [(path.parent if path.name == journal.NAME else path).expanduser() for path in options.folders]
+        first = folders[0]
+        if len(folders) == 1 and options.out is None and [*first.rglob(journal.NAME)] == [first / journal.NAME]:
             _single(first)
         else:
             told = shlex.join(["python", "-m", "jaxdal.report", *map(str, arguments)])
-            compare(options.folders, options.out or first, told)
+            compare(folders, options.out.expanduser() if options.out else first, told)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

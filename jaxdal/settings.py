@@ -121,11 +121,15 @@ def resolve(
         info.n_start if n_start is None else n_start, info.n_query if n_query is None else n_query,
         info.n_end if n_end is None else n_end, pool,
     )  # fmt: skip
-    rate = info.learning_rate
+    own = name not in data.TABLE
     if batch is None:
         batch = info.batch
-        while name not in data.TABLE and batch > 16 and labels.n_start < 4 * batch:
-            batch, rate = batch // 2, rate / math.sqrt(2)  # own images: several steps an epoch, however few the labels
+        while own and batch > 16 and labels.n_start < 4 * batch:
+            batch //= 2  # several steps an epoch, however few the labels
+    rate, size = info.learning_rate, float(info.batch)
+    while own and size > batch:  # in halves, so that a batch has one rate, be it stated or chosen
+        less = min(2, size / batch)
+        size, rate = size / less, rate / math.sqrt(less)
     recipe = training.recipe(
         Recipe(epochs or info.epochs, batch, learning_rate=rate, milestones=info.milestones, clamp=rules.clamp)
     )
@@ -266,10 +270,10 @@ def folders(given: Sequence[str | Path] | str | Path | None, every: Sequence[Set
     if given is None:
         return [default_workdir(rules) for rules in every]
     if isinstance(given, str | Path):
-        return [Path(given) / folder_name(rules.strategy) for rules in every]
+        return [Path(given).expanduser() / folder_name(rules.strategy) for rules in every]
     if len(given) != len(every):
         raise InputError(f"there are {len(given)} {what} for {len(every)} strategies")
-    return [*map(Path, given)]
+    return [Path(folder).expanduser() for folder in given]
 
 
 def folder_name(text: str) -> str:

@@ -78,6 +78,10 @@ def test_without_test_images_there_is_no_accuracy(blobs: Dataset) -> None:
         ({"known": np.r_[1, np.full(198, -1)]}, "200 training images but 199 training labels"),
         ({"known": np.full(200, np.nan)}, "integers, -1 for those that are not known, and not float64"),
         ({"known": []}, "known labels are integers"),
+        ({"known": ["cat"] * 200}, "known labels are integers, -1 for those that are not known, and not <U3"),
+        ({"known": np.full(200, 255, np.uint8)}, "255 is not a class of 4, and uint8 has no -1 for unknown"),
+        ({"images": "folder:photos"}, "training images must"),
+        ({"test": np.zeros((5, 8, 8, 1), np.uint8)}, "test is a pair: images and labels"),
         ({"strategy": "albl", "memory": ()}, "memory is not that of an answer of this strategy"),
         ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
         ({"n_start": 3}, "n_start is not an option of ask"),
@@ -92,7 +96,7 @@ def test_what_does_not_fit_is_refused(blobs: Dataset, changes: dict[str, Any], t
     known[0] = 1
     options = {"known": known, "k": 5, "num_classes": 4, **OPTIONS} | changes
     with pytest.raises(InputError, match=told):
-        ask(blobs.train_x, **options)
+        ask(**{"images": blobs.train_x} | options)
 
 
 def test_training_that_diverges_is_said(blobs: Dataset) -> None:

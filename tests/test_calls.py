@@ -356,6 +356,30 @@ def test_values_of_python_that_are_refused_before_anything_starts(blobs, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
+def test_a_batch_of_own_images_has_one_learning_rate_be_it_stated_or_chosen(blobs):
+    def rate(**options):
+        rules = settings.resolve(blobs, blobs, "random", n_start=20, n_query=10, n_end=30, **options)
+        return rules.recipe.batch, rules.recipe.learning_rate
+
+    batch, chosen = rate()
+    most, highest = rate(batch=4096)
+    assert (batch, most) == (16, 4096)
+    assert rate(batch=batch) == (batch, chosen)
+    assert chosen < highest
+    assert rate(batch=8) == (8, pytest.approx(chosen / 2**0.5))
+    assert rate(batch=12) == (12, pytest.approx(chosen * (12 / 16) ** 0.5))
+    assert rate(batch=8, learning_rate=0.3) == (8, 0.3)
+    table = settings.resolve("digits", blobs, "random", n_start=20, n_query=10, n_end=30)
+    assert table.recipe.learning_rate == settings.resolve("digits", blobs, "random", batch=8).recipe.learning_rate
+
+
+def test_a_tilde_is_the_users_home(blobs, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    rules = settings.resolve(blobs, blobs, "random")
+    told = [settings.folders(given, [rules], "workdirs") for given in ("~/runs", ["~/runs"])]
+    assert [str(folder) for (folder,) in told] == ["/home/somebody/runs/random", "/home/somebody/runs"]
+
+
 @pytest.mark.parametrize(
     ("model", "platform", "pack"), [("lenet", "cpu", 8), ("lenet", "gpu", 32), ("resnet18_thin", "cpu", 1)]
 )

@@ -263,6 +263,26 @@ def test_a_trainer_of_ones_own_is_compared_and_its_versions_are_told_apart(tmp_p
     assert one.baseline == "random"
 
 
+def test_an_experiment_that_was_extended_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = {"random": [0.5, 0.6, 0.7, 0.8], "margin": [0.5, 0.7, 0.8, 0.9]}
+    for name, curve in longer.items():
+        write(tmp_path / "short" / name, {0: curve[:3], 1: curve[:3]}, strategy=name, n_end=30)
+        write(tmp_path / "long" / name, {0: curve, 1: curve}, strategy=name)
+    found = read([tmp_path])
+    (one,) = found.experiments
+    assert one.labels == [10, 20, 30, 40]
+    short, long = (f"digits · lenet · paper · n_end={n_end}" for n_end in (30, 40))
+    assert found.remarks == [f"{short} is the beginning of {long}, and left out here"]
+    report.compare([tmp_path], tmp_path / "out", "command")
+    assert found.remarks[0] in capsys.readouterr().err
+    assert found.remarks[0] in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(read([tmp_path / "short", tmp_path / "long" / "margin"]).experiments) == 2, "random has not gone on"
+    write(tmp_path / "short" / "margin2", {0: [0.5, 0.4, 0.3], 1: [0.5, 0.7, 0.8]}, strategy="margin(a=1)", n_end=30)
+    assert len(read([tmp_path]).experiments) == 2
+    write(tmp_path / "long" / "margin2", {0: [0.5, 0.41, 0.3, 0.9], 1: [0.5, 0.7, 0.8, 0.9]}, strategy="margin(a=1)")
+    assert len(read([tmp_path]).experiments) == 2, "it went another way"
+
+
 def test_supervised_runs_with_another_optimiser_are_another_experiment(tmp_path: Path) -> None:
     write(tmp_path / "a", RANDOM)
     write(tmp_path / "b", BETTER, learning_rate=0.05)

@@ -38,7 +38,9 @@ def test_other_names_of_the_test_folder(tmp_path: Path, name: str) -> None:
     assert data.fingerprint(load(tree(tmp_path / "own", test=name))) == data.fingerprint(load(tree(tmp_path / "b")))
 
 
-def test_what_is_no_image_is_ignored_and_folders_may_be_deep(tmp_path: Path) -> None:
+def test_what_is_no_image_is_left_out_and_folders_may_be_deep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tree(tmp_path / "own")
     plain = data.fingerprint(load(root))
     (root / "train" / "C" / "notes.txt").write_text("x")
@@ -47,7 +49,12 @@ def test_what_is_no_image_is_ignored_and_folders_may_be_deep(tmp_path: Path) -> 
     (root / "README").write_text("x")
     (root / "train" / "b" / "images" / "deep").mkdir(parents=True)
     (root / "train" / "b" / "1.png").rename(root / "train" / "b" / "images" / "deep" / "1.PNG")
+    (root / "test" / "a" / "half.tiff").write_text("x")
+    capsys.readouterr()
     got = load(root)
+    told = capsys.readouterr().err.splitlines()[0]
+    assert ": left out, for they are not .png" in told
+    assert told.endswith("(2): train/C/notes.txt, test/a/half.tiff")
     assert got.files[6:] == ("train/b/0.png", "train/b/2.png", "train/b/images/deep/1.PNG")
     assert sorted(got.train_x.sum((1, 2, 3))) == sorted(load(tree(tmp_path / "other")).train_x.sum((1, 2, 3)))
     assert data.fingerprint(got) != plain  # the order of the pool is that of the names

@@ -118,6 +118,18 @@ def test_what_an_interrupted_process_did_costs_nothing_now() -> None:
         assert progress.seconds_left() == pytest.approx(10.0)
 
 
+def test_a_round_of_one_chunk_knows_what_training_took() -> None:
+    """5 s besides the steps are not those of the steps, of which later rounds have more."""
+    world = World()
+    with Progress([100, 400, 400], 64, stream=io.StringIO(), now=world.now) as progress:
+        progress.start_round(0, 10)
+        world.time += 10.0
+        progress.advance(100)
+        world.time += 5.0
+        progress.end_round({"margin": group(1)}, training=10.0)
+        assert progress.seconds_left() == pytest.approx(2 * (40.0 + 5.0))
+
+
 def test_a_clock_that_stands_still() -> None:
     stream = io.StringIO()
     with Progress([4, 4], 64, stream=stream, now=lambda: 0.0) as progress:

@@ -116,7 +116,10 @@ def test_table_names_the_classes_that_are_known_least(capsys: pytest.CaptureFixt
     report.print_table(named, groups)
     told = "lowest accuracy in the last round: bend 37.50, stop 37.50, yield 62.50"
     assert capsys.readouterr().out.splitlines()[-1] == told
-    for head, rounds in ((header([0, 1]), groups), (named, FULL), (named, NONE_LEFT), (named, EMPTY)):
+    report.print_table(header([0, 1]), groups)
+    told = "lowest accuracy in the last round: class 0 37.50, class 2 37.50, class 1 62.50"
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    for head, rounds in ((header([0, 1]), FULL), (named, FULL), (named, NONE_LEFT), (named, EMPTY)):
         report.print_table(head, rounds)
         assert "lowest" not in capsys.readouterr().out
 
@@ -188,6 +191,8 @@ def test_command_compares_where_there_are_journals_below(tmp_path: Path, capsys:
     assert "margin" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
     assert not (tmp_path / "accuracy.png").exists()
+    assert report.main([str(tmp_path / "margin" / "journal.jsonl")]) == 0
+    assert (tmp_path / "margin" / "accuracy.png").exists()
 
 
 def test_command_refuses_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

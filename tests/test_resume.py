@@ -334,6 +334,13 @@ def test_a_diverged_seed_leaves_the_others_as_they_are_and_stays_out(
     assert neighbours == as_ever
 
 
+def test_weights_that_nobody_kept_are_missed(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment(undisturbed, save_weights=True)
+    assert "no networks are kept of rounds that were finished before (0, 1, 2)" in capsys.readouterr().err
+    with pytest.raises(InputError, match="does not exist: a round that was trained without --save_weights"):
+        checkpoint.load(checkpoint.weights_path(undisturbed, SEEDS[0], 1))
+
+
 def test_weights_of_every_round_load_and_give_the_accuracies(tmp_path: Path, undisturbed: Path) -> None:
     experiment(tmp_path, save_weights=True)
     assert_same(tmp_path, undisturbed)

@@ -1,6 +1,7 @@
 """Own images as files: `folder:PATH`, with one folder per class."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def load(path: str, options: Options) -> Dataset:
 
     Either PATH/train/CLASS/... and PATH/test/CLASS/... (or val, valid, validation), or PATH/CLASS/..., of which a part
     of each class is set aside for testing. Classes are sorted by name, and images by class and name below it: that is
-    the order of the pool. Names that begin with a dot and files with other endings are ignored.
+    the order of the pool. Names that begin with a dot are ignored, files with other endings named and left out.
 
     Raises:
         InputError: the tree is not as described, or an image is broken.
@@ -29,10 +30,11 @@ def load(path: str, options: Options) -> Dataset:
         told = "is a file; folder:PATH names an unpacked folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {told}")
     stamps: list[str] = []
+    others: list[str] = []
     try:
         train_folder, test_folder = _parts(root)
-        train = _classes(root, train_folder, stamps)
-        test = _classes(root, test_folder, stamps) if test_folder else {}
+        train = _classes(root, train_folder, stamps, others)
+        test = _classes(root, test_folder, stamps, others) if test_folder else {}
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     if len(train) < 2:
@@ -43,6 +45,9 @@ def load(path: str, options: Options) -> Dataset:
     unknown = [name for name in test if name not in train]
     if unknown:
         raise InputError(f"{root / test_folder} holds classes that {root / train_folder} lacks: {_listed(unknown)}")
+    if others:
+        told = f"left out, for they are not {' '.join(SUFFIXES)} ({len(others):,}): {_listed(others)}"
+        print(f"folder:{path}: {told}", file=sys.stderr, flush=True)
     labels = {name: label for label, name in enumerate(train)}
 
     def sources() -> Sources:
@@ -67,8 +72,8 @@ def _holds_folders(folder: Path) -> bool:
     return folder.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _classes(root: Path, folder: str, stamps: list[str]) -> dict[str, list[str]]:
-    """Class name -> its images as sorted paths below `root`; their stamps are appended.
+def _classes(root: Path, folder: str, stamps: list[str], others: list[str]) -> dict[str, list[str]]:
+    """Class name -> its images as sorted paths below `root`; their stamps, and names of other files, are appended.
 
     Raises InputError for a class without images.
     """
@@ -76,7 +81,7 @@ def _classes(root: Path, folder: str, stamps: list[str]) -> dict[str, list[str]]
     classes: dict[str, list[str]] = {}
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
-            found = list(_files(entry.path, f"{folder}/{entry.name}/".lstrip("/")))
+            found = list(_files(entry.path, f"{folder}/{entry.name}/".lstrip("/"), others))
             classes[entry.name] = [name for name, _ in found]
             stamps += [mark for _, mark in found]
     empty = [name for name, files in classes.items() if not files]
@@ -89,8 +94,8 @@ def _sources(root: Path, classes: dict[str, list[str]], labels: dict[str, int]) 
     return [Source(file, f"{root}/{file}", labels[name]) for name, files in classes.items() for file in files]
 
 
-def _files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Names and stamps of all images below a folder, sorted."""
+def _files(folder: str, prefix: str, others: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and stamps of all images below a folder, sorted; names of other files are appended."""
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
@@ -103,7 +108,9 @@ def _files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
             except OSError:  # a link to nowhere: decoding will say so
                 yield name, name
         elif entry.is_dir():
-            yield from _files(entry.path, f"{name}/")
+            yield from _files(entry.path, f"{name}/", others)
+        else:
+            others.append(name)
 
 
 def _is_image(name: str) -> bool:
