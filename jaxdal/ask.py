@@ -101,7 +101,8 @@ def _checked(images: Any, known: Any, k: int, num_classes: int, test: tuple[Any,
         raise InputError(f"known labels are integers, -1 for those that are not known, and not {labels.dtype}")
     if labels.size and labels.min() < -1:
         raise InputError(f"known labels are classes, or -1 for unknown, and not {labels.min()}")
-    if labels.dtype.kind == "u" and labels.size and labels.max() >= num_classes:
+    counted = isinstance(num_classes, int | np.integer)
+    if labels.dtype.kind == "u" and labels.size and counted and labels.max() >= num_classes:
         told = f"{labels.max()} is not a class of {num_classes}, and {labels.dtype} has no -1 for unknown"
         raise InputError(f"known labels: {told}: use a signed type of integers")
     if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):

@@ -136,23 +136,24 @@ def experiments(sources: Sequence[Source]) -> list[Experiment]:
 
 
 def _begins(one: Experiment, other: Experiment) -> bool:
-    """Whether all journals of `one` have gone on in `other`, as by --extend: its rounds would count twice."""
-    if _dump(one.config | {"n_end": 0}) != _dump(other.config | {"n_end": 0}):
+    """Whether all journals of `one` have gone on to the end of `other`, as by --extend: rounds would count twice."""
+    if len(one.labels) >= len(other.labels) or _but_n_end(one.config) != _but_n_end(other.config):
         return False
-    return len(one.labels) < len(other.labels) and all(
-        any(_goes_on(short, long, len(one.labels) - 1) for long in other.sources) for short in one.sources
-    )
+    finished = [source for source in other.sources if len(source.groups) == len(other.labels)]
+    return all(any(_goes_on(short, long, len(one.labels) - 1) for long in finished) for short in one.sources)
 
 
 def _goes_on(short: Source, long: Source, rounds: int) -> bool:
     """Whether so many rounds, or those that there are, are the same in both; in the last one nothing was bought."""
-    if _dump(short.config | {"n_end": 0}) != _dump(long.config | {"n_end": 0}):
-        return False
     first, second = (
         [[[line.get(key) for key in COMPARED] for line in group] for group in source.groups[:rounds]]
         for source in (short, long)
     )
-    return len(first) > 0 and first == second[: len(first)]
+    return _but_n_end(short.config) == _but_n_end(long.config) and len(first) > 0 and first == second[: len(first)]
+
+
+def _but_n_end(config: Line) -> str:
+    return _dump(config | {"n_end": None})
 
 
 def differing(configs: Sequence[Line]) -> dict[str, list[Any]]:

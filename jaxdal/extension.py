@@ -29,18 +29,20 @@ def beginning(old: Path, workdir: Path, config: dict[str, Any], remembers: bool)
         InputError: `old` has no journal, or lacks what the strategy remembered, or is of an experiment that differs in
             more than `n_end`, or of no shorter one.
     """
+    config = json.loads(json.dumps(config))
     try:
-        text, rounds = _rounds(old, json.loads(json.dumps(config)))
-        if remembers and rounds:
-            load_memory(old, rounds - 1)
+        text, rounds = _rounds(old, config)
+        for round_ in range(rounds if remembers else 0):
+            load_memory(old, round_)
     except InputError as error:
         if not _goes_on(workdir):
             raise InputError(f"--extend={old}: {error}") from None
         return lambda data: None
 
     def begin(data: bytes) -> bytes | None:
-        """data: what is in the journal: nothing, a part that a kill has left, or a journal that goes on."""
-        if not (journal.is_torn(data) or (len(data) < len(text) and text.startswith(data))):
+        """data: nothing, a part that a kill has left, or a start without --extend; what is more goes on."""
+        part = len(data) < len(text) and text.startswith(data)
+        if not (part or journal.is_torn(data) or _has_no_round(data, config)):
             return None
         for round_ in range(rounds if remembers else 0):
             _copy(memory_path(old, round_), memory_path(workdir, round_))
@@ -67,6 +69,15 @@ def _rounds(old: Path, config: dict[str, Any]) -> tuple[bytes, int]:
         texts.append(text)
         missing -= "round" in json.loads(text)  # not where a line tells another environment
     return b"".join(texts), len(kept)
+
+
+def _has_no_round(data: bytes, config: dict[str, Any]) -> bool:
+    """Whether this is the first line of a journal of the same experiment, and nothing else."""
+    first, _, rest = data.partition(b"\n")
+    try:
+        return not rest and json.loads(first).get("config") == config
+    except (ValueError, AttributeError):  # another file, which is refused
+        return False
 
 
 def _goes_on(workdir: Path) -> bool:

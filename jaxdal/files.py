@@ -18,6 +18,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def at_home(path: str | Path) -> Path:
+    """Return a path with ~ as the user's folder; that of a user who does not exist is an ordinary name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a file anew, in UTF-8: -> its path."""
     with replacing(path) as partial:

@@ -1,5 +1,6 @@
 """Whether strategies, models or trainers of one's own are the same: a digest of their code and what it is made with."""
 
+import ast
 import contextlib
 import dataclasses
 import dis
@@ -21,8 +22,7 @@ from jaxdal.types import Strategy
 
 PLAIN = (int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis))
 JAXDAL = f"{Path(__file__).parent}{os.sep}"
-NO_FILE = "<frozen"
-NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", NO_FILE)  # how files begin that are not one's own
+NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how files begin that are not one's own
 
 
 def digest(strategy: Strategy) -> str:
@@ -123,23 +123,22 @@ class _Digest:
             return
         yield from self._all((function.__code__, function.__defaults__, function.__kwdefaults__, enclosed))
         names = _names(function.__code__)
-        for module in [*_imported(function.__code__, str(function.__globals__.get("__package__") or ""))]:
-            yield from self._of_attributes(module, names)  # when all are there, since one may be a part of another
+        for file in _imported(function.__code__, str(function.__globals__.get("__package__") or "")):
+            yield _tree(file)
+        met: set[int] = set()
         for name in sorted(names & function.__globals__.keys()):
             yield from self._all((name, function.__globals__[name]))
-            yield from self._of_attributes(function.__globals__[name], names)
+            yield from self._of_attributes(function.__globals__[name], names, met)
 
-    def _of_attributes(self, value: Any, names: set[str], inside: frozenset[int] = frozenset()) -> Iterator[bytes]:
-        """Of a module of one's own, what a function names there. inside: modules that this is part of."""
-        if (
-            isinstance(value, ModuleType)
-            and id(value) not in inside
-            and _own(getattr(value, "__file__", None) or NO_FILE)
-        ):
-            named = [vars(value)[name] for name in sorted(names & vars(value).keys())]
-            yield from self._all(named)
-            for part in named:
-                yield from self._of_attributes(part, names, inside | {id(value)})
+    def _of_attributes(self, value: Any, names: set[str], met: set[int]) -> Iterator[bytes]:
+        """Of a module of one's own, what a function names there. met: modules that this was asked of."""
+        if not isinstance(value, ModuleType) or id(value) in met or not any(map(_own, _places(value))):
+            return
+        met.add(id(value))
+        named = [vars(value)[name] for name in sorted(names & vars(value).keys())]
+        yield from self._all(named)
+        for part in named:
+            yield from self._of_attributes(part, names, met)
 
     def _of_class(self, value: type) -> Iterator[bytes]:
         """Its name, and members of those of one's own classes that it is made of."""
@@ -209,23 +208,52 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _imported(code: CodeType, package: str) -> Iterator[ModuleType]:
-    """Modules of one's own that a function imports where it is called, which is done now: a digest must know them."""
-    names, module = [], ""
-    for step in dis.get_instructions(code):
+def _places(module: ModuleType) -> list[str]:
+    """The file of a module, or the folders of a package that has none."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else [f"{folder}{os.sep}" for folder in getattr(module, "__path__", ())]
+
+
+def _imported(code: CodeType, package: str) -> Iterator[Path]:
+    """Files of one's own that a function imports where it is called; nothing is imported, and so run, for a digest."""
+    names, module, steps = [], "", [*dis.get_instructions(code)]
+    for at, step in enumerate(steps):
         if step.opname == "IMPORT_NAME":
-            module = str(step.argval)
-            names.append(module)
+            level = steps[at - 2].argval  # how many dots
+            with contextlib.suppress(ImportError):  # dots without a package
+                module = importlib.util.resolve_name("." * level + step.argval, package) if level else step.argval
+                names.append(module)
         elif step.opname == "IMPORT_FROM":  # a module, or something in one
-            names.append(f"{module}.{step.argval}".strip("."))
-    for name in (*names, *(f"{package}.{name}".strip(".") for name in names)):
-        with contextlib.suppress(ImportError, ValueError):  # there is none of that name
-            spec = importlib.util.find_spec(name)
-            if spec is not None and _own(spec.origin or NO_FILE):
-                yield importlib.import_module(name)
+            names.append(f"{module}.{step.argval}")
+    for name in names:
+        yield from _files(name)
     for part in code.co_consts:
         if isinstance(part, CodeType):
             yield from _imported(part, package)
+
+
+def _files(name: str) -> Iterator[Path]:
+    """The files of a module or package of one's own, none if there is none."""
+    top, *parts = name.split(".")
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(top)  # which imports nothing, as it would for what is below
+    if spec is None:
+        return
+    files = [Path(spec.origin)] if spec.origin and not parts else []
+    for folder in spec.submodule_search_locations or []:
+        place = Path(folder, *parts)
+        files += [place.with_suffix(".py"), place / "__init__.py"] if parts else []
+    yield from (file for file in files if _own(str(file)) and file.is_file())
+
+
+def _tree(file: Path) -> bytes:
+    """What Python reads in a file: no comments, no layout."""
+    text = file.read_bytes()
+    try:
+        return ast.dump(ast.parse(text)).encode()
+    except (SyntaxError, ValueError):
+        return text
 
 
 def _is_plain(value: Any) -> bool:

@@ -18,6 +18,7 @@ from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
 from jaxdal.exhausted import advised, movable
+from jaxdal.files import at_home
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.lab import Lab, blocks_for
 from jaxdal.memory import load_memory, save_memory
@@ -129,7 +130,7 @@ def run_together(
         if any(one.lacks for one in experiments):
             remarks.on_images(images, every[0], quiet)
         for one in experiments if save_weights else []:
-            remarks.on_weights(one.folder, one.journal.groups)
+            remarks.on_weights(one.folder, one.journal.groups, one.journal.header.get("extends"))
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
@@ -155,7 +156,7 @@ def run_together(
             shared = None
             if share_round_0 is not None:
                 same = rules.training(members[0].strategy) | {"environment": here, "source": environment.source()}
-                shared = InsideRound(Path(share_round_0).expanduser(), 0.0, same)
+                shared = InsideRound(at_home(share_round_0), 0.0, same)
             config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
             inside = InsideRound(folder, checkpoint_seconds, config)
             play(members, labs, wide, inside, shared, held, save_weights, quiet)

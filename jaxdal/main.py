@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -31,8 +30,12 @@ flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share o
 flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
 flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
 flags.DEFINE_integer("epochs", None, "Epochs per round.")
-flags.DEFINE_integer("batch", None, "Images per training step; of own images, the learning rate follows it.")
-flags.DEFINE_float("learning_rate", None, "Learning rate before its first decay (default: 0.1, of digits 0.05).")
+flags.DEFINE_integer("batch", None, "Images per training step; of own images, a smaller one lowers the learning rate.")
+flags.DEFINE_float(
+    "learning_rate",
+    None,
+    "Learning rate at first (default: 0.1, of digits 0.05, of own images by batch).",
+)
 flags.DEFINE_bool("mirror", None, "Mirror training images (default: the preset's; of own images, no).")
 flags.DEFINE_integer("crop", None, "Pixels by which training images are shifted at most (default: the data set's).")
 flags.DEFINE_list("milestones", None, "Shares of the epochs at which the learning rate falls to a tenth.")
@@ -112,6 +115,7 @@ def _run(speaks: bool = True) -> int:
     from jaxdal import report
     from jaxdal.calls import names
     from jaxdal.errors import InputError
+    from jaxdal.files import at_home
     from jaxdal.journal import diverged
     from jaxdal.loop import run_together
 
@@ -150,7 +154,7 @@ def _run(speaks: bool = True) -> int:
         print(f"{result.workdir / 'journal.jsonl'}\n{picture}")
     if len(results) > 1 and speaks:
         told = shlex.join(["python", "-m", "jaxdal.main", *sys.argv[1:]])
-        report.compare([result.workdir for result in results], None if above is None else Path(above), told)
+        report.compare([result.workdir for result in results], None if above is None else at_home(above), told)
     stopped = []
     for result in results:
         of = f" of {result.header['config']['strategy']}" if len(results) > 1 else ""

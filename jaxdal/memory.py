@@ -25,6 +25,8 @@ def save_memory(workdir: Path, round: int, arrays: dict[str, np.ndarray]) -> Non
         ValueError: an array holds Python objects, which only a pickle could store.
     """
     path = memory_path(workdir, round)
+    for left in path.parent.glob("memory_*.partial"):  # by processes that were killed
+        left.unlink(missing_ok=True)
     with replacing(path) as partial, partial.open("wb") as file:
         write(file, arrays)
         file.flush()

@@ -33,13 +33,13 @@ def on_training(rules: settings.Settings, strategy: Strategy) -> None:
         _say(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs")
 
 
-def on_weights(folder: Path, groups: Sequence[Group]) -> None:
-    """Say which finished rounds have no networks, which --save_weights asks for and nothing trains again."""
+def on_weights(folder: Path, groups: Sequence[Group], extends: str | None) -> None:
+    """Say which finished rounds have no networks here, which --save_weights asks for and nothing trains again."""
     live = [(line["seed"], line["round"]) for group in groups for line in group if "diverged" not in line]
     missing = {round_ for seed, round_ in live if not weights_path(folder, seed, round_).exists()}
     if missing:
-        rounds = ", ".join(map(str, sorted(missing)))
-        _say(f"{folder}: no networks are kept of rounds that were finished before ({rounds}): try another --workdir")
+        rounds, way = ", ".join(map(str, sorted(missing))), f"look in {extends}" if extends else "try another --workdir"
+        _say(f"{folder}: no networks are kept of rounds that were finished before ({rounds}): {way}")
 
 
 def _say(sentence: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from jaxdal import journal
 from jaxdal.errors import InputError
-from jaxdal.files import replacing, write_text
+from jaxdal.files import at_home, replacing, write_text
 from jaxdal.journal import SECONDS, Group, Line
 
 if TYPE_CHECKING:  # slow to import, and only a plot needs it
@@ -271,13 +271,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="where report.html goes (default: the first DIR)")
     options = parser.parse_args(arguments)
     try:
-        folders = [(path.parent if path.name == journal.NAME else path).expanduser() for path in options.folders]
+        folders = [at_home(path.parent if path.name == journal.NAME else path) for path in options.folders]
         first = folders[0]
         if len(folders) == 1 and options.out is None and [*first.rglob(journal.NAME)] == [first / journal.NAME]:
             _single(first)
         else:
             told = shlex.join(["python", "-m", "jaxdal.report", *map(str, arguments)])
-            compare(folders, options.out.expanduser() if options.out else first, told)
+            compare(folders, at_home(options.out or first), told)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

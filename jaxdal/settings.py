@@ -15,6 +15,7 @@ from jaxdal import data, likeness, models, strategies, trainers
 from jaxdal.budgets import Budget, budget
 from jaxdal.calls import unknown
 from jaxdal.errors import InputError
+from jaxdal.files import at_home
 from jaxdal.plan import steps_per_epoch
 from jaxdal.types import Dataset, Recipe, Signal, Strategy
 
@@ -270,10 +271,10 @@ def folders(given: Sequence[str | Path] | str | Path | None, every: Sequence[Set
     if given is None:
         return [default_workdir(rules) for rules in every]
     if isinstance(given, str | Path):
-        return [Path(given).expanduser() / folder_name(rules.strategy) for rules in every]
+        return [at_home(given) / folder_name(rules.strategy) for rules in every]
     if len(given) != len(every):
         raise InputError(f"there are {len(given)} {what} for {len(every)} strategies")
-    return [Path(folder).expanduser() for folder in given]
+    return [at_home(folder) for folder in given]
 
 
 def folder_name(text: str) -> str:

@@ -271,6 +271,9 @@ def test_an_experiment_that_was_extended_counts_once(tmp_path: Path, capsys: pyt
     found = read([tmp_path])
     (one,) = found.experiments
     assert one.labels == [10, 20, 30, 40]
+    write(tmp_path / "begun", {0: longer["margin"][:3], 1: longer["margin"][:3]}, strategy="margin")
+    begun = read([tmp_path / "short" / "margin", tmp_path / "begun"]).experiments
+    assert sorted(len(each.labels) for each in begun) == [3, 4], "the end of the shorter one is in no other yet"
     short, long = (f"digits · lenet · paper · n_end={n_end}" for n_end in (30, 40))
     assert found.remarks == [f"{short} is the beginning of {long}, and left out here"]
     report.compare([tmp_path], tmp_path / "out", "command")

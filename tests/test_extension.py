@@ -112,6 +112,14 @@ def test_a_first_write_that_was_killed_is_written_again(tmp_path: Path, short: P
         assert (tmp_path / journal.NAME).read_bytes() == text
     assert (tmp_path / "memory_0.npz").read_bytes() == (short / "memory_0.npz").read_bytes()
 
+    # A start that had forgotten --extend, and finished no round, is not one to go on from.
+    (tmp_path / journal.NAME).unlink()
+    for other, begun in ((config, True), (config | {"epochs": 3}, False)):
+        with Journal.start(tmp_path, other, environment):
+            pass
+        assert (begin((tmp_path / journal.NAME).read_bytes()) == text) == begun
+        (tmp_path / journal.NAME).unlink()
+
     # What was played since is not given up for it, nor is another's journal, however it begins.
     for more in (text + b"{", b"{}\n" + text):
         assert begin(more) is None
@@ -121,6 +129,7 @@ def test_what_the_strategy_remembered_must_be_there(tmp_path: Path, short: Path)
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(short, old)
     kept = (old / "memory_0.npz").read_bytes()
+    assert not list(old.glob("*.partial"))
     for damaged in (None, kept[:100]):
         (old / "memory_0.npz").unlink(missing_ok=True)
         if damaged is not None:

@@ -240,6 +240,50 @@ def test_code_in_a_module_of_ones_own_shows_however_it_is_imported(kind: str, fo
     assert digests[0] != digests[1]
 
 
+def test_a_digest_runs_nothing_that_was_not_asked_for(folder: Path) -> None:
+    """Of a branch that is not taken, say: own scripts, and packages that take long, or a GPU's memory."""
+    inner = folder / "own" / "inner"
+    inner.mkdir(parents=True)
+    for path in (inner, inner.parent):
+        (path / "__init__.py").touch()
+    imports = ("from .. import script", "from ..common import g", "import sklearn.svm")
+    branch = "".join(f"        {line}\n" for line in (*imports, "return g(x)"))
+    (inner / "using.py").write_text(f"def f(x):\n    if x:\n{branch}    return x\n")
+    for script in (folder / "script.py", inner.parent / "script.py"):
+        script.write_text("raise SystemExit(f'{__name__} was run')\n")
+    digests = []
+    for text in ("return x", "return x  # a remark", "return x + 1"):
+        (inner.parent / "common.py").write_text(f"def g(x):\n    {text}\n")
+        program = "import sys, own.inner.using as u; from jaxdal import likeness; before = {*sys.modules}; "
+        program += "print(likeness.of_rows(u.f), 'sklearn' in {*sys.modules} - before)"
+        done = subprocess.run([sys.executable, "-Bc", program], cwd=folder, capture_output=True, text=True, check=True)
+        digest, imported = done.stdout.split()
+        assert imported == "False"
+        digests.append(digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_package_without_a_file_of_its_own_counts(folder: Path) -> None:
+    (folder / "spread").mkdir()
+    (folder / "user.py").write_text("import spread.parts\n\ndef f(x):\n    return spread.parts.g(x)\n")
+    digests = set()
+    for number in (1, 2):
+        (folder / "spread" / "parts.py").write_text(f"def g(x):\n    return x + {number}\n")
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("spread", "user")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        digests.add(likeness.of_rows(importlib.import_module("user").f))
+    assert len(digests) == 2
+
+
+def test_many_modules_that_name_each_other_are_walked_once(folder: Path) -> None:
+    names = [f"m{number}" for number in range(12)]
+    for name in names:
+        (folder / f"{name}.py").write_text("".join(f"import {other}\n" for other in names))
+    (folder / "hub.py").write_text(f"import m0\n\ndef f(x):\n    return m0.{'.'.join(names)}\n")
+    assert likeness.of_rows(importlib.import_module("hub").f)
+
+
 def test_modules_that_name_each_other_end(folder: Path) -> None:
     (folder / "one.py").write_text("import two\n\ndef f(x):\n    return two.one.two.g(x)\n")
     (folder / "two.py").write_text("import one\n\ndef g(x):\n    return x + 1\n")
