@@ -28,9 +28,10 @@ NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how 
 def digest(strategy: Strategy) -> str:
     """Return eight hexadecimal digits, which are others once a line or a number of the strategy is another.
 
-    Looked at: functions, methods and classes that are not installed, with all that they name and enclose; arrays, plain
-    values and containers; fields of dataclasses; attributes of objects of one's own classes, but not private ones. Of
-    jaxdal and of installed packages: names. Comments do not count; the version of Python does.
+    Looked at: functions, methods and classes that are not installed, with all that they name and enclose, and files
+    that they import where they are called; arrays, plain values and containers; fields of dataclasses; attributes of
+    objects of one's own classes, but not private ones. Of jaxdal and of installed packages: names. Comments do not
+    count; the version of Python does.
     """
     asks = [(signal.per_batch, signal.prepare) for signal in strategy.needs]
     return _Digest().of([strategy.select, strategy.memory, strategy.wrap, asks])
