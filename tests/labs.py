@@ -15,7 +15,9 @@ from jaxdal.lab import Lab, blocks_for
 from jaxdal.types import Dataset, Network, Strategy, TrainState
 
 # The same for as many tests as possible: they share compiled programs.
-SMALL = {"n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16, "model": "tiny"}
+SMALL = {
+    "n_start": "40", "n_query": "10", "n_end": "80", "epochs": 3, "batch": 16, "learning_rate": 0.1, "model": "tiny",
+}  # fmt: skip
 
 
 class Bench(NamedTuple):

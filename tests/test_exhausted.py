@@ -75,7 +75,7 @@ def test_one_run_has_no_smaller_pack(blobs: Dataset, tmp_path: Path, monkeypatch
 def trained(active: list[loop.Experiment], *_: Any) -> None:
     """In place of training round 0."""
     for run in (run for one in active for run in one.runs):
-        run.trained = mock.Mock(seconds={"compile": 0.0})
+        run.trained = mock.Mock(seconds={"compile": 0.0, "train": 0.0})
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_trainer_sees_pixels_that_are_not_labelled_and_no_label(blobs, watchin
     options = {**SMALL, "n_start": 20, "n_end": 30, "quiet": True}
     devices = jax.devices()[:1]
     before = jaxdal.run(blobs, watching, workdir=tmp_path / "before", devices=devices, **options)
-    assert before.header["config"]["trainer"] == "watching"
+    assert before.header["config"]["trainer"].startswith("watching, code ")
     bought = before.groups[0][0]["initial"] + before.groups[0][0]["picks"]
     labels = blobs.train_y.copy()
     hidden = np.setdiff1d(np.arange(labels.size), bought)
