@@ -31,11 +31,7 @@ flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
 flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
 flags.DEFINE_integer("epochs", None, "Epochs per round.")
 flags.DEFINE_integer("batch", None, "Images per training step; of own images, a smaller one lowers the learning rate.")
-flags.DEFINE_float(
-    "learning_rate",
-    None,
-    "Learning rate at first (default: 0.1, of digits 0.05, of own images by batch).",
-)
+flags.DEFINE_float("learning_rate", None, "At first (default: 0.1, of digits 0.05, of own images by batch).")
 flags.DEFINE_bool("mirror", None, "Mirror training images (default: the preset's; of own images, no).")
 flags.DEFINE_integer("crop", None, "Pixels by which training images are shifted at most (default: the data set's).")
 flags.DEFINE_list("milestones", None, "Shares of the epochs at which the learning rate falls to a tenth.")
