@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdal import comparison, verdicts
 from jaxdal.budgets import Budget
 from jaxdal.cost import STAGES
 from jaxdal.journal import Journal
@@ -17,6 +18,8 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 HERE = {"devices": ["cpu"], "jax": "0.10.2", "jaxdal": "0.1.0", "commit": "0123456789ab", "python": "3.11.7"}
 SECONDS = dict.fromkeys((*STAGES, "compile"), 0.0) | {"train": 4.0, "infer": 1.0, "select": 0.5, "eval": 9.0}
+RANDOM = {0: [0.5, 0.6, 0.7, 0.8], 1: [0.52, 0.61, 0.72, 0.81], 2: [0.51, 0.62, 0.71, 0.82]}
+BETTER = {seed: [shares[0], *(share + 0.04 + 0.001 * seed for share in shares[1:])] for seed, shares in RANDOM.items()}
 
 
 def write(
@@ -47,3 +50,8 @@ def write(
                 group.append(line | ({"initial": order[: labels[0]]} if round_ == 0 else {}) | (lines or {}))
             book.append(group)
     return Path(folder)
+
+
+def judged(folder: Path) -> list[verdicts.Verdict]:
+    """The experiments of all journals below a folder."""
+    return [verdicts.judge(one) for one in comparison.read([folder]).experiments]

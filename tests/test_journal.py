@@ -4,87 +4,16 @@ import copy
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from lines import CONFIG, HERE, POOL, dead, group, line, refused, restart, written
 
 from jaxdal import journal
 from jaxdal.errors import InputError
 from jaxdal.journal import Journal
-
-POOL = 40
-CONFIG = {"dataset": "digits", "strategy": "margin", "pool": POOL, "seeds": [3, 1, 2], "n_start": 4}
-HERE = {"versions": {"jax": "0.0"}, "devices": ["cpu é"]}
-
-
-def line(seed: int, round: int, **changes: Any) -> dict[str, Any]:
-    order = np.random.default_rng(seed).permutation(POOL).tolist()
-    start = {"initial": order[:4]} if round == 0 else {}
-    return {
-        "seed": seed,
-        "round": round,
-        "labelled": 4 + 3 * round,
-        "accuracy": 0.5 + 0.1 * round,
-        "accuracy_best": None,
-        "per_class_accuracy": [0.5, None],
-        "seconds": {"train": 1.0, "infer": 0.1, "select": 0.1, "eval": 0.1, "compile": 0.0},
-        "runs_at_once": 3,
-        "picks": order[4 + 3 * round : 7 + 3 * round],
-        "class_counts": [2, 2],
-        **start,
-        **changes,
-    }
-
-
-def dead(seed: int, round: int) -> dict[str, Any]:
-    return {"seed": seed, "round": round, "labelled": 4 + 3 * round, "diverged": {"step": 37}}
-
-
-def group(round: int, seeds: tuple[int, ...] = (3, 1, 2)) -> list[dict[str, Any]]:
-    return [line(seed, round) for seed in seeds]
-
-
-def written(workdir: Path, rounds: int = 3) -> bytes:
-    """The bytes of a journal with some finished rounds."""
-    with Journal.start(workdir, CONFIG, HERE) as book:
-        for round in range(rounds):
-            book.append(group(round))
-    return (workdir / "journal.jsonl").read_bytes()
-
-
-def test_notes_are_kept_but_tell_no_experiments_apart(tmp_path: Path) -> None:
-    with Journal.start(tmp_path, CONFIG, HERE, {"class_names": ("stop", "yield")}) as book:
-        assert book.header["class_names"] == ["stop", "yield"]
-        book.append(group(0))
-    for other in ({"class_names": ["a", "b"]}, None):
-        with Journal.start(tmp_path, CONFIG, HERE, other) as book:
-            assert book.header["class_names"] == ["stop", "yield"]
-            assert len(book.groups) == 1
-    assert journal.read(tmp_path)[0]["class_names"] == ["stop", "yield"]
-
-
-def restart(workdir: Path, data: bytes) -> list[list[dict[str, Any]]]:
-    """What a start makes of these bytes."""
-    (workdir / "journal.jsonl").write_bytes(data)
-    with Journal.start(workdir, CONFIG, HERE) as book:
-        return book.groups
-
-
-def refused(workdir: Path, data: bytes, *words: str) -> None:
-    """Starting and reading fail with one sentence that has all the words; the file stays as it is."""
-    path = workdir / "journal.jsonl"
-    for attempt in (lambda: restart(workdir, data), lambda: journal.read(workdir)):
-        with pytest.raises(InputError) as error:
-            attempt()
-        text = str(error.value)
-        assert all(word in text for word in words), text
-        assert text.endswith(".")
-        assert "\n" not in text
-        assert path.read_bytes() == data
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -335,65 +264,6 @@ def test_known_picks_replays_a_seed(tmp_path: Path) -> None:
     initial, picks = journal.known_picks([], 3)
     assert initial.shape == (0,)
     assert picks == []
-
-
-def test_a_new_environment_is_noted_once(tmp_path: Path) -> None:
-    first = written(tmp_path, 2)
-    there = {"versions": {"jax": "0.1"}, "devices": ["gpu"]}
-    path = tmp_path / "journal.jsonl"
-    noted = first + b'{"environment":{"versions":{"jax":"0.1"},"devices":["gpu"]}}\n'
-    Journal.start(tmp_path, CONFIG, there).close()
-    assert path.read_bytes() == first, "nothing was trained there"
-    with Journal.start(tmp_path, CONFIG, there) as book:
-        book.append(group(2))
-    assert path.read_bytes().startswith(noted)
-    assert path.read_bytes().count(b'"environment"') == 2
-    header, groups = journal.read(tmp_path)
-    assert header["environment"] == HERE
-    assert groups == [group(0), group(1), group(2)]
-    data = path.read_bytes()
-    for cut in range(len(noted), len(data), 9):  # a torn group behind it leaves the note
-        path.write_bytes(data[:cut])
-        Journal.start(tmp_path, CONFIG, there).close()
-        assert path.read_bytes() == noted
-    inside = noted.splitlines(keepends=True)
-    refused(tmp_path, b"".join([*inside[:2], inside[-1], *inside[2:]]), "line 3 has no valid 'seed'")
-
-
-def test_two_starts_at_once(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from jaxdal.journal import Journal\n"
-        f"book = Journal.start(Path(sys.argv[1]), {CONFIG!r}, {HERE!r})\n"
-        "print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        before = (tmp_path / "journal.jsonl").read_bytes()
-        with pytest.raises(InputError, match="in use by another process"):
-            Journal.start(tmp_path, CONFIG, HERE)
-        assert (tmp_path / "journal.jsonl").read_bytes() == before
-        other.kill()
-    with Journal.start(tmp_path, CONFIG, HERE) as book:  # the lock died with its process
-        with pytest.raises(InputError, match="in use"):
-            Journal.start(tmp_path, CONFIG, HERE)
-        book.append(group(0))
-
-
-def test_a_failed_start_lets_go(tmp_path: Path) -> None:
-    written(tmp_path)
-    with pytest.raises(InputError, match="another configuration"):
-        Journal.start(tmp_path, {**CONFIG, "n_start": 9}, HERE)
-    Journal.start(tmp_path, CONFIG, HERE).close()
-
-
-def test_places_that_hold_no_journal(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot be opened for writing"):
-        Journal.start(tmp_path / "file", CONFIG, HERE)
-    with pytest.raises(InputError, match="cannot be read"):
-        journal.read(tmp_path / "nowhere")
 
 
 def test_callers_lines_are_not_changed_or_shared(tmp_path: Path) -> None:

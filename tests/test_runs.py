@@ -345,24 +345,3 @@ def test_a_table_lists_its_groups(tmp_path, trained, capsys):
     key = told.split()[0]
     assert command.main("table3", "", table3.render, [*FLAGS, f"--results={tmp_path}", f"--only={key}"]) == 0
     assert len(trained.calls) == 1
-
-
-def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, trained):
-    options = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
-    write(tmp_path / "r", run_of("random"), {0: CURVE, 1: CURVE})
-    write(tmp_path / "b", run_of("badge"), {0: [0.5, 0.63, 0.73], 1: [0.5, 0.63, 0.76]})
-    write(tmp_path / "m", run_of("margin"), {0: [0.5, None], 1: [0.4, 0.5, 0.6]})
-    assert command.main("table3", "", table3.render, [*options, "--strategies=badge,margin,entropy"]) == 0
-    assert not trained.calls
-    text = (tmp_path / "reports" / "table3.md").read_text()
-    assert "| BadgeSampling ★ | SAL | **+2.50 ± 0.71 (–)** |" in text
-    assert "| margin | SAL | −10.00, 1 of 2 seeds (–) |" in text
-    assert "| entropy | SAL | – (–) |" in text
-    assert "- missing (no journal), digits 71+142..359, seeds 0, 1: entropy." in text
-    assert "- diverged (the loss was not finite in round 1), digits 71+142..359, seeds 0: margin." in text
-    assert "Runs: 5 of 8 complete, 1 diverged, 2 missing. Trained on cpu, jax 0.10.2, commit 0123456789ab;" in text
-    assert "scale half; preset paper; seeds 0, 1; epochs digits 20; accuracy is that of the last epoch" in text
-    table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
-    assert list(table.index) == ["random", "badge", "margin", "entropy"]
-    assert table.loc["badge", "api"] == pytest.approx(2.5)
-    assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from planned import CURVE, note, run_of, write
 
-from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, table2, table3, table4, table5
+from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, runs, table2, table3, table4, table5
 from experiments.plans import PLANS, Options
 from experiments.sweeps import panels
 from jaxdal import journal
@@ -250,3 +250,26 @@ def test_a_share_of_the_pool_and_all_labels_end_to_end(tmp_path, monkeypatch):
     text = (tmp_path / "reports" / "table2.md").read_text()
     assert "| digits | 10 | 1,438/359 | lenet |" in text
     assert "1 of 1 complete" in text
+
+
+def test_a_report_shows_what_is_missing_and_what_failed(tmp_path, monkeypatch):
+    trained: list = []
+    monkeypatch.setattr(runs, "run_together", lambda *given, **_: trained.append(given) or [])
+    options = ["--datasets=digits", "--scale=half", "--seeds=0,1", f"--results={tmp_path}", "--norun"]
+    write(tmp_path / "r", run_of("random"), {0: CURVE, 1: CURVE})
+    write(tmp_path / "b", run_of("badge"), {0: [0.5, 0.63, 0.73], 1: [0.5, 0.63, 0.76]})
+    write(tmp_path / "m", run_of("margin"), {0: [0.5, None], 1: [0.4, 0.5, 0.6]})
+    assert command.main("table3", "", table3.render, [*options, "--strategies=badge,margin,entropy"]) == 0
+    assert not trained
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert "| BadgeSampling ★ | SAL | **+2.50 ± 0.71 (–)** |" in text
+    assert "| margin | SAL | −10.00, 1 of 2 seeds (–) |" in text
+    assert "| entropy | SAL | – (–) |" in text
+    assert "- missing (no journal), digits 71+142..359, seeds 0, 1: entropy." in text
+    assert "- diverged (the loss was not finite in round 1), digits 71+142..359, seeds 0: margin." in text
+    assert "Runs: 5 of 8 complete, 1 diverged, 2 missing. Trained on cpu, jax 0.10.2, commit 0123456789ab;" in text
+    assert "scale half; preset paper; seeds 0, 1; epochs digits 20; accuracy is that of the last epoch" in text
+    table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
+    assert list(table.index) == ["random", "badge", "margin", "entropy"]
+    assert table.loc["badge", "api"] == pytest.approx(2.5)
+    assert table.loc["badge", "published_api"] != table.loc["badge", "published_api"], "none for digits"
