@@ -1,4 +1,7 @@
-"""Figures in one style: Okabe and Ito's colours, told apart with any kind of colour vision, and a marker for each."""
+"""Figures in one style: Okabe and Ito's colours, told apart with any kind of colour vision, and a marker for each.
+
+Grey is nobody's but random sampling's.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,7 @@ if TYPE_CHECKING:  # slow to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800", "#7f3c8d", "#5a5a5a")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800", "#7f3c8d", "#8c5a2b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 STYLES = ("-", "--", ":")
 GREY = "#8a8a8a"
@@ -52,7 +55,7 @@ def style(place: int) -> dict[str, Any]:
 def spread_line(
     axes: "Axes", table: pd.DataFrame, x: str, y: str, label: str, place: int, shift: float = 0.0
 ) -> None:  # fmt: skip
-    """Mean over rows of equal x, bars of ± one standard deviation, and a dot for every row.
+    """Mean over rows of equal x, bars of ± one standard deviation, and a dot for every row; two points make no line.
 
     shift: of x, to keep the bars of several lines apart.
     """
@@ -61,12 +64,12 @@ def spread_line(
         axes.plot([], [], label=f"{label} (no run)", **style(place))
         return
     found = table.groupby(x)[y].agg(["mean", "std"])
-    looks = style(place)
+    looks = style(place) | ({"ls": ""} if len(found) == 2 else {})
+    spread = found["std"].fillna(0) if found["std"].notna().any() else None
     axes.errorbar(
-        found.index + shift, found["mean"], found["std"].fillna(0), label=label, capsize=2.5, lw=1.5, ms=4.5,
-        elinewidth=0.8, **looks,
-    )  # fmt: skip
-    if found["std"].notna().any():
+        found.index + shift, found["mean"], spread, label=label, capsize=2.5, lw=1.5, ms=4.5, elinewidth=0.8, **looks
+    )
+    if spread is not None:
         axes.plot(table[x] + shift, table[y], ".", color=looks["color"], alpha=0.35, ms=3)
 
 

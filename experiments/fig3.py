@@ -38,6 +38,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     shown = [(run.dataset, run.strategy) for run in runs]
     titles = [f"{published.DATASETS.get(name, name)}: {published.METHODS.get(one, one)}" for name, one in shown]
     figure, grid = drawing.panels(titles, across=4, width=3.0, height=3.1)
+    figure.suptitle("red: picked, grey: the others that were drawn; one map for all panels", fontsize=8.5, color="0.3")
     rows = []
     for axes, (dataset, strategy) in zip(grid, shown, strict=True):
         own = table[table["dataset"] == dataset]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # slow to import
 
 
 def render(options: Options, runs: list[Run], records: Records) -> Report:
-    """A panel per data set: mean curves over seeds that finished every round."""
+    """A panel per data set: mean and spread over seeds that finished every round."""
     columns = grid.columns(runs, records)
     titles = [published.DATASETS.get(column.dataset, column.dataset) for column in columns]
     figure, axes = drawing.panels(titles, width=5.4, height=4.4)
@@ -42,8 +42,8 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     drawing.legend(figure, axes)
     notes = [
         f"Published, in words: {published.SAYS['fig7']}",
-        "Curves are means over seeds that finished every round; final accuracy is that of the last epoch, "
-        "balanced: the mean over classes.",
+        "Curves: means over seeds that finished every round, bars ± one standard deviation; final accuracy: that of the "
+        "last epoch, balanced: the mean over classes.",
         *(note for column in columns for note in column.notes),
     ]
     names = ["data set", "method", "API", "final accuracy, %", "balanced, %", "drawn"]
@@ -52,7 +52,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
 
 
 def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: str) -> list[str]:
-    """Random sampling dashed and grey, the methods above it in colours: -> what was drawn."""
+    """Random sampling dashed, thick and grey, the methods above it in colours: -> what was drawn."""
     drawn: list[str] = []
     pool = column.runs[0].pool
     for place, method in enumerate(order):
@@ -64,10 +64,12 @@ def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: st
         ):  # fmt: skip
             continue
         mean: pd.Series = curves.mean()
-        dashed: dict[str, Any] = {"color": drawing.GREY, "marker": "", "ls": "--"}
-        looks = dashed if method == "random" else drawing.style(place)
+        dashed: dict[str, Any] = {"color": drawing.GREY, "marker": "", "ls": "--", "lw": 2.4}
+        looks = dashed if method == "random" else drawing.style(place) | {"lw": 1.4}
         shares = 100 * mean.index.to_numpy(float) / pool
-        axes.plot(shares, mean, lw=1.4, ms=3.2, label=published.METHODS.get(method, method), **looks)
+        if len(curves) > 1:
+            axes.errorbar(shares, mean, curves.std(), ls="", elinewidth=0.7, alpha=0.55, color=looks["color"])
+        axes.plot(shares, mean, ms=3.2, label=published.METHODS.get(method, method), **looks)
         drawn.append(method)
     if not drawn:
         drawing.empty(axes)

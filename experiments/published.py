@@ -103,8 +103,8 @@ OWN_PAPERS = [
 
 # What the text says of figures whose values it does not give. Figure -> sentences.
 SAYS = {
-    "fig2": "SSLRandom's picks are the most diverse, the least uncertain and the least inconsistent, and its accuracy "
-    "after the next round is the lowest (section 4.1).",
+    "fig2": "SSLRandom's picks are the most diverse, the least uncertain and the least inconsistent; the others are "
+    "the better for their uncertainty (section 4.1).",
     "fig3": "SSLRandom's picks are spread over all samples, those of the others lie near the decision boundary "
     "(section 4.1).",
     "fig4": "The later the start, the lower the final accuracy: on MNIST about 2 points from a start at 2 % to one at "

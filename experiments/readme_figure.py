@@ -1,6 +1,6 @@
 """The figure of the README: what choosing is worth on digits, five seeds.
 
-python -m experiments.readme_figure          # 2 CPU cores, 2 minutes: docs/digits.png
+python -m experiments.readme_figure          # 2 CPU cores, 2 minutes without the journals: docs/digits.png
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 import jaxdal
 from jaxdal import report
 
+RESULTS = Path(__file__).parent / "results" / "readme_digits"
 STRATEGIES = {"random": "#8a8a8a", "margin": "#1f6fb4"}
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for strategy, colour in STRATEGIES.items():
-        result = jaxdal.run("digits", strategy, seeds=range(5), workdir=Path("runs/readme_figure") / strategy)
+        result = jaxdal.run("digits", strategy, seeds=range(5), workdir=RESULTS / strategy)
         rows = report.summary(result.header, result.groups)
         labels = [row.labelled for row in rows]
         means = [100 * row.accuracy for row in rows]

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not
 from experiments import options as flags
 from experiments import published
 from experiments.estimate import hours
-from experiments.plans import PLANS, SCALES, SIZES, Options, Run, landing
+from experiments.plans import PLANS, SCALES, SIZES, Options, Run, landing, short_mixmatch
 from experiments.records import resolved
 from jaxdal import data
 from jaxdal.budgets import Budget
@@ -171,7 +171,23 @@ def test_half_has_half_the_epochs_and_on_the_grid_half_the_rounds():
         assert {(run.budget.rounds, run.epochs) for run in runs} == {(rounds, epochs)}
     for name in ("fig4", "fig5", "fig6", "fig8"):
         full, half = PLANS[name](FULL), PLANS[name](HALF)
-        assert [run._replace(epochs=run.epochs // 2) for run in full] == half
+        trainers = [short_mixmatch(run) if run.strategy.startswith("ssl_") else None for run in half]
+        changed = zip(full, trainers, strict=True)
+        assert [run._replace(epochs=run.epochs // 2, trainer=trainer) for run, trainer in changed] == half
+
+
+@pytest.mark.parametrize("scale", ["half", "cpu"])
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_a_short_mixmatch_ends_at_the_weight_of_the_full_one(scale, dataset):
+    """And its average goes as far back, as a share of the steps; both options are round numbers."""
+    (whole,), (run,) = (
+        some("table3", Options(scale=name, datasets=(dataset,)), strategy="ssl_random", seed=0)
+        for name in ("full", scale)
+    )
+    assert whole.trainer is None
+    options = dict(option.split("=") for option in run.trainer.removeprefix("mixmatch(")[:-1].split(", "))
+    assert run.epochs / int(options["ramp_epochs"]) == pytest.approx(whole.epochs / 200, rel=0.07)
+    assert run.epochs * (1 - float(options["average"])) == pytest.approx(whole.epochs * 0.001, rel=0.25)
 
 
 def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
@@ -210,7 +226,7 @@ def test_a_scale_has_options_for_trainers_whatever_their_names(monkeypatch):
     trainers = {run.strategy: run.trainer for run in PLANS["table3"](Options(scale="cpu"))}
     assert {name: trainer for name, trainer in trainers.items() if trainer} == {"waal": "waal(epochs=4)"}
     monkeypatch.setitem(SCALES, "cpu", short._replace(passes=None))
-    assert {run.trainer for run in PLANS["table3"](Options(scale="cpu"))} == {None}
+    assert {run.trainer for run in PLANS["table3"](Options(scale="cpu"))} == {None, "waal(epochs=25)"}
 
 
 def test_options_choose():
