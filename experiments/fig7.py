@@ -42,7 +42,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     drawing.legend(figure, axes)
     notes = [
         f"Published, in words: {published.SAYS['fig7']}",
-        "Curves: means over seeds that finished every round, bars ± one standard deviation; final accuracy: that of the "
+        "Curves: means over seeds that finished every round, bars ± one standard deviation; final accuracy: of the "
         "last epoch, balanced: the mean over classes.",
         *(note for column in columns for note in column.notes),
     ]
