@@ -39,14 +39,13 @@ import numpy as np
 import jaxdal
 from benchmarks.timing import Report, Row, environment, rounded, seconds
 from benchmarks.train_step import Table, publish
-from jaxdal import journal
+from jaxdal import journal, naming
 from jaxdal.calls import names
 from jaxdal.environment import describe, source
 from jaxdal.errors import InputError
 from jaxdal.journal import SECONDS
 from jaxdal.metrics import at_once
 from jaxdal.plan import steps_per_epoch
-from jaxdal.settings import folder_name
 from jaxdal.types import Dataset
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +73,7 @@ def rounds(options: argparse.Namespace, folder: Path, report: Report) -> dict[st
     folder: of the journals. The report is saved whenever they have grown.
     """
     strategies = names(options.strategy)
-    folders = {name: folder / folder_name(name) for name in strategies}
+    folders = {name: folder / naming.folder(name) for name in strategies}
     before = {name: rows_of(place) for name, place in folders.items()}
     if any(before.values()):
         report.where["continued"] = told(before)

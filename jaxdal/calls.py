@@ -35,11 +35,14 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T:
+def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str, kind: type | None = None) -> T:
     """Make the value that `text` names in a table of constructors; options are Python literals, never evaluated.
 
+    kind: of jaxdal.types, which it must be.
+
     Raises:
-        InputError: the text is no name or call, the name is not in the table, or the options do not fit.
+        InputError: the text is no name or call, the name is not in the table, or the options do not fit; or what is
+            made is of another kind.
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -70,7 +73,15 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T
     except TypeError as error:
         options_text = str(inspect.signature(make)).partition(" ->")[0]
         raise InputError(f"{what} {text!r}: {error}; it is {node.id}{options_text}") from None
-    return make(*arguments, **options)
+    made = make(*arguments, **options)
+    if kind is not None and not isinstance(made, kind):
+        raise wrong_kind(f"{what} {text!r}", made, kind)
+    return made
+
+
+def wrong_kind(told: str, made: object, kind: type) -> InputError:
+    """Return the error for a constructor of one's own that makes something else."""
+    return InputError(f"{told} makes a {type(made).__name__}, and not a jaxdal.types.{kind.__name__}")
 
 
 def _fits(option: Any) -> bool:

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from jaxdal import journal, strategies
+from jaxdal import journal, likeness, naming, strategies
 from jaxdal.budgets import Budget
 from jaxdal.errors import InputError
 from jaxdal.journal import SECONDS, Group, Line
 from jaxdal.metrics import balanced, bought, worst
+from jaxdal.strategies import STRATEGIES
+from jaxdal.trainers import TRAINERS
 
 FREE = ("strategy", "trainer", "seeds", "pack", "eval_every")  # these differ within an experiment
 OPTIMISER = ("learning_rate", "momentum", "weight_decay", "clamp", "decay_kernels_only")  # a trainer may change these
@@ -249,6 +251,7 @@ def _names(sources: list[Source]) -> list[str]:
         strategy, trainer = str(source.config.get("strategy")), trainer_of(source.config)
         own = _own_trainer(strategy) or (trainer if len(trainers[strategy]) == 1 else PLAIN)
         names.append(strategy if trainer == own else f"{strategy} + {trainer}")
+    names = _short(names)
     optimisers: dict[str, list[Line]] = {}
     for name, source in zip(names, sources, strict=True):
         optimisers.setdefault(name, []).append(optimiser_of(source.config))
@@ -260,9 +263,23 @@ def _names(sources: list[Source]) -> list[str]:
     return told
 
 
+def _short(names: list[str]) -> list[str]:
+    """Leave digests of code out, but where others are called the same, or a method of jaxdal's is."""
+    jaxdals = {name for table in (STRATEGIES, TRAINERS) for name, row in table.items() if not likeness.of_rows(row)}
+    short = []
+    for name in names:
+        parts = [naming.parted(part) for part in name.split(" + ")]
+        own = any(code and naming.row(plain) in jaxdals for plain, code in parts)
+        short.append(name if own else " + ".join(plain for plain, _ in parts))
+    meant: dict[str, set[str]] = {}
+    for plain, name in zip(short, names, strict=True):
+        meant.setdefault(plain, set()).add(name)
+    return [plain if len(meant[plain]) == 1 else name for plain, name in zip(short, names, strict=True)]
+
+
 def _own_trainer(strategy: str) -> str | None:
     try:
-        return strategies.build(strategy).trainer
+        return strategies.build(naming.parted(strategy)[0]).trainer
     except InputError:  # of somebody's own, or of another version
         return None
 

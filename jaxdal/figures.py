@@ -32,13 +32,18 @@ def gains(table: pd.DataFrame, pairs: dict[str, pd.Series]) -> str:
         if not pd.isna(row["api_low"]):
             axes.plot([row["api_low"], row["api_high"]], [place, place], color=colour, lw=1.6)
         axes.plot(row["api"], place, MARKS.get(row["verdict"], "o"), color=colour, ms=6)
-    axes.set_yticks(range(len(shown)), [str(name) for name in shown.index], parse_math=False)
+    axes.set_yticks(range(len(shown)), [_brief(str(name)) for name in shown.index], parse_math=False)
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel("API: percentage points over random sampling")
     axes.grid(axis="x", color="0.92")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return _svg(figure)
+
+
+def _brief(name: str, most: int = 36) -> str:
+    """A long name without its middle: tables beside the figures have all of it."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
 
 
 class Panel(NamedTuple):
@@ -75,7 +80,7 @@ def panels(experiment: Experiment, table: pd.DataFrame) -> dict[str, Panel]:
 
 def critical_difference(ranks: Ranks) -> str:
     """The diagram of Demsar 2006: average ranks on a line, bars over methods that cannot be told apart."""
-    names, values = list(ranks.ranks.index), ranks.ranks.to_numpy(float)
+    names, values = [*map(_brief, ranks.ranks.index)], ranks.ranks.to_numpy(float)
     count, half = len(names), (len(names) + 1) // 2
     bars = len(ranks.cliques)
     top, step, bar = 0.0, 0.42, 0.16

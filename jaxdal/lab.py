@@ -3,13 +3,13 @@
 import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdal import augment, models, streaming, trainers
+from jaxdal import augment, contracts, models, streaming, trainers
 from jaxdal.engine import Engine
 from jaxdal.errors import InputError
 from jaxdal.keys import Keys, keys_for
@@ -129,25 +129,12 @@ class Lab:
         return other
 
     def _choose_by(self, strategy: Strategy) -> None:
-        def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> tuple[Array, Tree]:
+        def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> Any:
             # Inside a program, shares may be unequal: those that `Gather` adds to make them equal are left out.
             rows = (self.lanes.split(leaf[: self.settings.pool]) for leaf in found)
-            count, told = self.settings.budget.n_query, f"strategy {self.settings.strategy!r}"
-            answer = strategy.select(keys.select, known, count, memory, *rows)
-            # Now: once such picks were in the journal, no start could go on from there.
-            if not isinstance(answer, tuple) or len(answer) != 2:
-                raise InputError(f"{told} gives {type(answer).__name__}, and not a tuple (picks, memory)")
-            picks, after = answer
-            if jnp.shape(picks) != (count,):
-                raise InputError(f"{told} was asked for {count} picks, and gives the shape {jnp.shape(picks)}")
-            if not jnp.issubdtype(jnp.result_type(picks), jnp.integer):
-                raise InputError(f"{told} gives picks of type {jnp.result_type(picks)}, and not indices")
-            before, now = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (memory, after))
-            if before != now:
-                raise InputError(f"{told} got a memory of the shapes {before}, and gives back {now}")
-            return picks, after
+            return contracts.answer(self.settings, strategy, keys.select, known, memory, [*rows])
 
-        self.gather = self.gathering(strategy.needs)
+        self.gather = self.gathering(tuple(strategy.needs))
         self.select = self.lanes.lift(select, "rrr" + "r" * len(strategy.needs))
 
     def gathering(self, needs: tuple[Signal, ...]) -> Gather:

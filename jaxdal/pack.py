@@ -12,6 +12,7 @@ from jaxdal.checkpoint import InsideRound
 from jaxdal.cost import Clock, wait
 from jaxdal.data import Oracle
 from jaxdal.engine import answering
+from jaxdal.errors import InputError
 from jaxdal.journal import Group, Line
 from jaxdal.lab import Lab
 from jaxdal.progress import Progress
@@ -88,7 +89,10 @@ def train(
         if done % between == 0 and done < total:
             best = np.maximum(best, [accuracy(correct, lab) for correct in evaluated(state)])
         if inside is not None:
-            inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
+            try:
+                inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
+            except Exception as error:  # as below: a full disk, say
+                progress.note(f"the state inside of the round could not be kept: {' '.join(str(error).split())[:200]}")
     if shared is not None and (kept is None or kept.done < done):
         try:
             shared.publish(round_, names, state, done, clock.seconds, best)
@@ -132,10 +136,21 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
             memory = lanes.per_run(stacked([run.memory for run in members]))
             picks, memory = lanes.fetch(lab.select(keys, known, memory, *found))
             for lane, run in enumerate(members):
-                run.picks = picks[lane]
+                run.picks = _checked(picks[lane], run, lab)
                 run.memory = jax.tree.map(lambda leaf, lane=lane: leaf[lane], memory)
         spent += [clock.seconds] * len(members)
     return spent
+
+
+def _checked(picks: np.ndarray, run: Run, lab: Lab) -> np.ndarray:
+    """Refuse picks that cannot be bought, unless the run is lost and buys nothing."""
+    if run.trained is None or not run.trained.diverged:
+        try:
+            run.oracle.check(run.known, picks)
+        except ValueError as error:
+            told = f"strategy {lab.settings.strategy!r} has picked what it may not: {error}"
+            raise InputError(f"{told} (jaxdal.strategies.top_unknown takes the best k unknown ones)") from error
+    return picks
 
 
 def stacked(trees: Sequence[Tree]) -> Tree:
@@ -156,7 +171,8 @@ def lines(
         line: Line = {"seed": run.seed, "round": round_, "labelled": rules.budget.labels[round_]}
         if trained.diverged:
             line["diverged"] = {"step": trained.diverged}
-            progress.note(f"seed {run.seed} diverged in round {round_} at step {trained.diverged}: it stops here")
+            told = f"seed {run.seed} diverged in round {round_} at step {trained.diverged}"
+            progress.note(f"{rules.strategy}: {told}: it stops here")
         else:
             line["accuracy"] = accuracy(trained.correct, lab)
             line["accuracy_best"] = max(trained.best, line["accuracy"]) if rules.eval_every else None

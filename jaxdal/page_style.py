@@ -23,7 +23,8 @@ th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--better); }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; white-space: normal;
+  overflow-wrap: break-word; min-width: 9rem; max-width: 20rem; }
 table.words td, table.words thead th { text-align: left; white-space: normal; vertical-align: top;
   overflow-wrap: anywhere; min-width: 4.5rem; }
 table.words td:first-child { white-space: nowrap; }
@@ -50,7 +51,7 @@ img { width: 100%; height: auto; display: block; }
 table.heat td { text-align: center; padding: .2rem .35rem; }
 table.heat tbody th { text-align: left; }
 table.heat thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
-  padding: .4rem .1rem; border: 0; white-space: nowrap; }
+  padding: .4rem .1rem; border: 0; overflow-wrap: anywhere; max-height: 15rem; }
 table.heat thead th:first-child { border: 0; }
 
 @media (max-width: 40rem) {

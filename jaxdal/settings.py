@@ -4,14 +4,13 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import data, likeness, models, strategies, trainers
+from jaxdal import data, likeness, models, naming, strategies, trainers
 from jaxdal.budgets import Budget, budget
 from jaxdal.calls import unknown
 from jaxdal.errors import InputError
@@ -74,8 +73,7 @@ class Settings(NamedTuple):
     def config(self) -> dict[str, Any]:
         """Return the first line of the journal: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
-        if self.own_trainer:
-            flat["trainer"] = f"{self.trainer}, code {self.own_trainer}"
+        flat["trainer"] = naming.with_code(self.trainer, self.own_trainer)
         return {key: value for key, value in flat.items() if key not in APART and (value or key != "own_code")}
 
     def training(self, strategy: Strategy) -> dict[str, Any]:
@@ -138,18 +136,20 @@ def resolve(
         recipe = recipe._replace(milestones=_milestones(milestones))
     if learning_rate is not None:
         recipe = recipe._replace(learning_rate=float(learning_rate))
+    per_epoch = tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels)
+    if recipe.epochs * max(per_epoch) >= 2**31:
+        raise InputError(f"--epochs={recipe.epochs} is more than can be counted: {max(per_epoch)} steps each")
     flip = info.published_flip if rules.as_published else images.mirror
     return Settings(
-        dataset=name, strategy=_name(strategy), trainer=trainer, model=model, preset=preset, seeds=_seeds(seeds),
-        budget=labels, recipe=recipe,
-        per_epoch=tuple(steps_per_epoch(training.epoch(count, pool), batch) for count in labels.labels),
-        precision=precision,
+        dataset=name, strategy=naming.of_strategy(strategy), trainer=trainer, model=model, preset=preset,
+        seeds=_seeds(seeds), budget=labels, recipe=recipe,
+        per_epoch=per_epoch, precision=precision,
         flip=flip if mirror is None else _yes_or_no("mirror", mirror), crop=info.padding if crop is None else crop,
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
         eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],
         num_classes=images.num_classes, fingerprint=fingerprint or data.fingerprint(images),
         own_code=likeness.of_rows(models.MODELS[model]),
-        own_trainer=likeness.of_rows(trainers.TRAINERS[trainer.partition("(")[0].strip()]),
+        own_trainer=likeness.of_rows(trainers.TRAINERS[naming.row(trainer)]),
     )  # fmt: skip
 
 
@@ -170,19 +170,26 @@ def told(settings: Settings, images: Dataset) -> str:
 
 def check_names(
     strategy: str | Strategy, trainer: str | None = None, model: str | None = None, preset: str = "paper",
-    precision: str = "auto", **more: Any,
+    precision: str = "auto", *, beside: Iterable[str] = (), **more: Any,
 ) -> None:  # fmt: skip
     """Refuse names that are in no table; it needs no images, so that a slip need not wait for them.
+
+    beside: names of options that the caller has besides, to be named to whoever misspells one.
 
     Raises:
         InputError: a name is unknown, be it of an option, or a value is none of what can be named.
     """
     chosen = strategies.build(strategy) if isinstance(strategy, str) else strategy
     if not isinstance(chosen, Strategy):
+        if isinstance(strategy, list | tuple):
+            raise InputError("a strategy is a name or a jaxdal.Strategy; jaxdal.run_together takes several")
         call = "; call it, if it makes one" if callable(strategy) else ""
         raise InputError(f"a strategy is a name or a jaxdal.Strategy, and {strategy!r} is neither{call}")
     if not isinstance(chosen.needs, tuple | list) or not all(isinstance(one, Signal) for one in chosen.needs):
         raise InputError("what a strategy needs is a tuple of signals, such as (signals.probs,)")
+    for part in ("select", "memory", "wrap"):
+        if not callable(getattr(chosen, part)):
+            raise InputError(f"{part} of a strategy is a function, and not {getattr(chosen, part)!r}")
     for flag, value in (("trainer", trainer), ("model", model)):
         if not isinstance(value, str | None):
             raise InputError(f"{flag}={value!r} is no name; {flag}s of one's own are added to a table: README.md")
@@ -190,8 +197,8 @@ def check_names(
         if not isinstance(value, str):
             raise InputError(f"{flag}={value!r} is no name")
     for option in more:
-        if option not in OPTIONS:
-            raise unknown("option", option, OPTIONS)
+        if option not in OPTIONS or option in INTERNAL:
+            raise unknown("option", option, {*OPTIONS, *beside} - INTERNAL)
     if preset in PRESETS:  # else refused below
         chosen.wrap(trainers.build(trainer or chosen.trainer, preset))
     tables: dict[str, Collection[str]] = {"model": models.MODELS, "preset": PRESETS, "precision": PRECISIONS}
@@ -201,65 +208,15 @@ def check_names(
 
 
 OPTIONS = tuple(inspect.signature(resolve).parameters)[3:]  # without data set, images and strategy
-
-
-def _name(strategy: str | Strategy) -> str:
-    """Name a strategy in the configuration; one that is a value, by its function, the plain options it encloses, and a
-    digest of its code, so that none goes on where another one has begun.
-    """
-    if isinstance(strategy, str):
-        return strategy
-    select, wrap = _innermost(strategy.select), strategy.wrap
-    options = ", ".join(_enclosed(strategy.select))
-    asks = "".join(f", {signal.name}" for signal in strategy.needs)
-    plain = wrap is Strategy._field_defaults["wrap"]
-    wraps = "" if plain else f", {_innermost(wrap).__qualname__}({', '.join(_enclosed(wrap))})"
-    return f"custom {select.__module__}.{select.__qualname__}({options}){asks}{wraps}, code {likeness.digest(strategy)}"
-
-
-def _innermost(function: Any) -> Any:
-    """Return the function, or the method, that partial functions, `jax.jit` and the like were made of.
-
-    Raises:
-        InputError: it is another callable, which does not tell what it was made with.
-    """
-    while not (inspect.isfunction(function) or inspect.ismethod(function)):
-        inner = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
-        if inner is None:
-            raise InputError(f"a strategy is made of functions: {function!r} is none, and its options cannot be told")
-        function = inner
-    return function
-
-
-def _enclosed(function: Any, seen: frozenset[int] = frozenset()) -> list[str]:
-    """Plain values that a function, and the functions that it encloses, were made with: "name=value", sorted."""
-    seen |= {id(function)}
-    told: set[str] = set()
-    for name, value in _made_with(function).items():
-        if isinstance(value, int | float | str | tuple | list):
-            told.add(f"{name}={value!r}")
-        elif callable(value) and id(value) not in seen:
-            told.update(_enclosed(value, seen))
-    return sorted(told)
-
-
-def _made_with(function: Any) -> dict[str, Any]:
-    """What a function encloses, a partial one binds, a method's object holds, or `jax.jit` and the like wrap."""
-    if isinstance(function, partial):
-        bound = inspect.signature(function.func).bind_partial(*function.args, **function.keywords)
-        return {**bound.arguments, "": function.func}
-    if inspect.ismethod(function):
-        return {**getattr(function.__self__, "__dict__", {}), "": function.__func__}
-    if inspect.isfunction(function):
-        return dict(inspect.getclosurevars(function).nonlocals)
-    return {"": function.__wrapped__} if hasattr(function, "__wrapped__") else {}
+INTERNAL = {"platform", "fingerprint", "options"}  # which nobody is to give to run or ask
 
 
 def default_workdir(settings: Settings) -> Path:
     """Return a folder of its own for every configuration, so that the same command continues and another starts."""
     digest = hashlib.sha256(json.dumps(settings.config(), sort_keys=True).encode()).hexdigest()[:8]
-    words = f"{Path(settings.dataset.replace(':', '-')).stem}-{settings.strategy}"
-    return Path("runs") / f"{folder_name(words)[:180]}-{digest}"  # file systems allow 255 bytes
+    words = f"{Path(settings.dataset.replace(':', '-')).stem}-{naming.parted(settings.strategy)[0]}"
+    short = naming.folder(words).encode()[:180].decode(errors="ignore")  # file systems allow 255 bytes
+    return Path("runs") / f"{short}-{digest}"
 
 
 def folders(given: Sequence[str | Path] | str | Path | None, every: Sequence[Settings], what: str) -> list[Path]:
@@ -271,15 +228,10 @@ def folders(given: Sequence[str | Path] | str | Path | None, every: Sequence[Set
     if given is None:
         return [default_workdir(rules) for rules in every]
     if isinstance(given, str | Path):
-        return [at_home(given) / folder_name(rules.strategy) for rules in every]
+        return [at_home(given) / naming.folder(rules.strategy) for rules in every]
     if len(given) != len(every):
         raise InputError(f"there are {len(given)} {what} for {len(every)} strategies")
     return [at_home(folder) for folder in given]
-
-
-def folder_name(text: str) -> str:
-    """Return the name of a folder for what is written like a call."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
 
 
 def _at_least(flag: str, value: int | None, least: int) -> int | None:

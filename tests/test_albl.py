@@ -12,7 +12,7 @@ from labs import stopped_and_continued
 from reference import albl as reference
 from selecting import alone, some_pool, split, spread
 
-from jaxdal import settings, strategies
+from jaxdal import naming, strategies
 from jaxdal.errors import InputError
 from jaxdal.strategies.albl import Record, albl, exp4p, probabilities
 
@@ -258,7 +258,7 @@ def test_an_expert_that_trains_in_its_own_way_is_refused(monkeypatch):
 def test_options_can_be_given_as_text_and_name_the_experiment():
     made = strategies.build("albl(experts=('margin', 'bald(draws=3)'), mode='reference')")
     assert [signal.name for signal in made.needs] == ["probs", "mutual_information_3"]
-    name = settings._name(made)
+    name = naming.of_strategy(made)
     assert "experts=('margin', 'bald(draws=3)')" in name
     assert "mode='reference'" in name
     assert " at 0x" not in name, "another name in every process"

@@ -129,3 +129,15 @@ def test_panels_give_an_outlier_a_scale_of_its_own(tmp_path: Path) -> None:
     assert {name for name, panel in pictures.items() if panel.own_scale} == {"badge"}
     assert all(panel.svg.startswith("<svg") for panel in pictures.values())
     assert list(pictures) == verdict.experiment.methods
+
+
+def test_columns_of_the_csv_files_are_documented(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", BETTER, strategy="badge")
+    text = (Path(__file__).parent.parent / "docs" / "report.md").read_text().partition("## Columns of the CSV")[2]
+    documented = set(re.findall(r"`(\w+)`", text))
+    documented |= {f"{name}_sd" for name in documented} | {f"{name}_holm" for name in documented}
+    for name, sheet in verdicts.spreadsheets(judged(tmp_path)).items():
+        columns = {column.replace("_shared", "") for column in sheet.partition("\n")[0].split(",")}
+        if name != "penalties":
+            assert columns <= documented, name

@@ -46,12 +46,20 @@ class Oracle:
         Raises:
             ValueError: picks repeat, are out of range or already known, or the arrays have another shape or type.
         """
+        known, picks = self.check(known, picks)
+        result = known.astype(np.int32)  # astype copies
+        result[picks] = self.__labels[picks]
+        self.__revealed += len(picks)
+        return result
+
+    def check(self, known: Any, picks: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return both as arrays if `reveal` would take them; raises ValueError as that does."""
         size = len(self)
         known, picks = np.asarray(known), np.asarray(picks)
         if known.shape != (size,) or known.dtype.kind not in "iu":
             raise ValueError(f"known must be {size} integers, got {known.dtype}{list(known.shape)}")
         if picks.size == 0:
-            return known.astype(np.int32)  # astype copies
+            return known, picks.astype(np.int32)
         if picks.ndim != 1 or picks.dtype.kind not in "iu":
             raise ValueError(f"picks must be a list of pool indices, got {picks.dtype}{list(picks.shape)}")
         if picks.min() < 0 or picks.max() >= size:
@@ -62,10 +70,7 @@ class Oracle:
             raise ValueError(f"pick {values[counts > 1][0]} occurs more than once")
         if (known[picks] >= 0).any():
             raise ValueError(f"the label of pick {picks[known[picks] >= 0][0]} is already known")
-        result = known.astype(np.int32)
-        result[picks] = self.__labels[picks]
-        self.__revealed += len(picks)
-        return result
+        return known, picks
 
 
 def split(dataset: Dataset) -> tuple[np.ndarray, Oracle, tuple[np.ndarray, np.ndarray]]:

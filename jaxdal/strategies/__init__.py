@@ -53,4 +53,4 @@ def build(text: str) -> Strategy:
     Raises:
         InputError: the name is unknown, or the options are not those of the strategy.
     """
-    return parse_call(text, STRATEGIES, "strategy")
+    return parse_call(text, STRATEGIES, "strategy", Strategy)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from functools import partial
 
 from jaxdal.calls import parse_call
+from jaxdal.errors import InputError
 from jaxdal.trainers.consistency import consistency
 from jaxdal.trainers.fixmatch import fixmatch
 from jaxdal.trainers.mixmatch import mixmatch
 from jaxdal.trainers.supervised import supervised
 from jaxdal.trainers.waal import waal
-from jaxdal.types import Trainer
+from jaxdal.types import Phase, Trainer
 
 __all__ = ["TRAINERS", "build"]
 
@@ -35,4 +36,7 @@ def build(text: str, preset: str = "paper") -> Trainer:
     def with_preset(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
         return partial(make, preset=preset) if "preset" in inspect.signature(make).parameters else make
 
-    return parse_call(text, {name: with_preset(make) for name, make in TRAINERS.items()}, "trainer")
+    made = parse_call(text, {name: with_preset(make) for name, make in TRAINERS.items()}, "trainer", Trainer)
+    if not made.phases or not all(isinstance(phase, Phase) for phase in made.phases):
+        raise InputError(f"trainer {text!r}: its phases are no tuple of jaxdal.types.Phase")
+    return made
