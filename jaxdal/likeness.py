@@ -4,14 +4,16 @@ import ast
 import contextlib
 import dataclasses
 import dis
+import enum
 import hashlib
 import importlib.util
 import inspect
 import os
+import re
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from jaxdal.types import Strategy
 
-PLAIN = (int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis))
+PLAIN = (int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis), PurePath)
 JAXDAL = f"{Path(__file__).parent}{os.sep}"
 NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how files begin that are not one's own
 
@@ -65,7 +67,7 @@ class _Digest:
             yield value.co_code
             yield from self._all((value.co_names, value.co_varnames, value.co_consts))
         elif isinstance(value, frozenset):
-            yield from self._all(sorted(value, key=repr))
+            yield from self._all(_in_order(value))
         elif id(value) in self._met:
             yield str(self._met[id(value)][0]).encode()
         else:
@@ -78,7 +80,7 @@ class _Digest:
         elif isinstance(value, list):
             yield from self._all(value)
         elif isinstance(value, set):
-            yield from self._all(sorted(value, key=repr))
+            yield from self._all(_in_order(value))
         elif isinstance(value, dict):
             yield from self._all([part for pair in value.items() for part in pair])
         elif isinstance(value, partial):
@@ -112,14 +114,10 @@ class _Digest:
     def _of_function(self, function: FunctionType) -> Iterator[bytes]:
         yield f"{function.__module__}.{function.__qualname__}".encode()
         enclosed = {name: cell for name, cell in _enclosed(function).items() if cell is not function}
-        if not _own(function.__code__.co_filename):
+        if not own(function.__code__.co_filename):
             # What jax.vmap and others make of a function encloses that and their options, and much of theirs beside.
             jaxdals = function.__code__.co_filename.startswith(JAXDAL)
-            told = {
-                name: part
-                for name, part in enclosed.items()
-                if jaxdals or isinstance(part, FunctionType) or _is_plain(part)
-            }
+            told = {name: part for name, part in enclosed.items() if jaxdals or _is_plain(part, FunctionType)}
             yield from self._all((told, getattr(function, "__wrapped__", None)))
             return
         yield from self._all((function.__code__, function.__defaults__, function.__kwdefaults__, enclosed))
@@ -133,7 +131,7 @@ class _Digest:
 
     def _of_attributes(self, value: Any, names: set[str], met: set[int]) -> Iterator[bytes]:
         """Of a module of one's own, what a function names there. met: modules that this was asked of."""
-        if not isinstance(value, ModuleType) or id(value) in met or not any(map(_own, _places(value))):
+        if not isinstance(value, ModuleType) or id(value) in met or not any(map(own, _places(value))):
             return
         met.add(id(value))
         named = [vars(value)[name] for name in sorted(names & vars(value).keys())]
@@ -153,7 +151,7 @@ class _Digest:
             member = inspect.unwrap(member) if callable(member) else member
             if isinstance(member, FunctionType):
                 made = member.__code__.co_filename == "<string>" and name.startswith("__")  # by `dataclass`
-                if not made and _own(member.__code__.co_filename):
+                if not made and own(member.__code__.co_filename):
                     yield from self._all((name, member))
             elif not name.startswith("_") and _is_plain(member):
                 yield from self._all((name, member))
@@ -163,6 +161,11 @@ class _Digest:
         """A module, by name; anything else by its class and what is public of it."""
         yield str(getattr(value, "__name__", "")).encode()
         if isinstance(value, ModuleType) or inspect.isbuiltin(value):
+            return
+        if isinstance(value, enum.Enum | re.Pattern):
+            yield from self._all(
+                (value.name, value.value) if isinstance(value, enum.Enum) else (value.pattern, value.flags)
+            )
             return
         kind, parts = type(value), {}
         if dataclasses.is_dataclass(value):
@@ -177,15 +180,15 @@ class _Digest:
         yield from self._all((kind, parts))
 
 
-def _own(file: str) -> bool:
-    """Whether code of this file is neither jaxdal's nor installed."""
+def own(file: str) -> bool:
+    """Return whether code of this file is neither jaxdal's nor installed."""
     return "-packages" not in file and not file.startswith(NOT_OWN)
 
 
 def _of_own_module(value: type) -> bool:
     """Whether a class is written in a file of one's own, or in none, as in a notebook."""
     try:
-        return _own(inspect.getfile(value))
+        return own(inspect.getfile(value))
     except OSError:
         return True  # of __main__, which has no file there
     except TypeError:
@@ -245,7 +248,7 @@ def _files(name: str) -> Iterator[Path]:
     for folder in spec.submodule_search_locations or []:
         place = Path(folder, *parts)
         files += [place.with_suffix(".py"), place / "__init__.py"] if parts else []
-    yield from (file for file in files if _own(str(file)) and file.is_file())
+    yield from (file for file in files if own(str(file)) and file.is_file())
 
 
 def _tree(file: Path) -> bytes:
@@ -257,7 +260,13 @@ def _tree(file: Path) -> bytes:
         return text
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, *more: type) -> bool:
+    """Whether a value is plain, or of more kinds, or has but such parts."""
     if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, PLAIN)
+        return all(_is_plain(part, *more) for part in value)
+    return isinstance(value, (*PLAIN, *more))
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    """The members of a set, in an order that is the same in every process."""
+    return sorted(values, key=lambda value: _Digest().of(value))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import sys
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdal import data, environment, extension, hosts, remarks, settings, streaming
+from jaxdal import contracts, data, environment, extension, hosts, remarks, settings, streaming
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -21,7 +22,7 @@ from jaxdal.exhausted import advised, movable
 from jaxdal.files import at_home
 from jaxdal.journal import Group, Journal, Line, known_picks
 from jaxdal.lab import Lab, blocks_for
-from jaxdal.memory import load_memory, save_memory
+from jaxdal.memory import load_memory, memory_leaves, remember
 from jaxdal.pack import Run, choose, keep_weights, lines, train, warm
 from jaxdal.progress import Progress
 from jaxdal.strategies import build
@@ -96,14 +97,17 @@ def run_together(
         InputError: something does not fit; nothing was overwritten.
         OutOfMemoryError: a device ran out of memory; finished rounds are kept.
     """
+    if isinstance(strategies, str):
+        raise InputError(f"strategies={strategies!r} is one text: run_together takes a list of strategies")
+    strategies = list(strategies)
     if not checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint_seconds={checkpoint_seconds} is not a number of seconds")
     devices = jax.devices() if devices is None else devices
     hosts.meet(devices)
     reading = data.Options(image_size, test_share, skip_broken)
-    options["platform"] = devices[0].platform
+    platform = devices[0].platform
     share = None if pool_share is None else (pool_share, pool_seed)
-    images, every = hosts.from_each(lambda: read(dataset, strategies, data_dir, reading, share, options))
+    images, every = hosts.from_each(lambda: read(dataset, strategies, data_dir, reading, share, platform, options))
     here = environment.describe(devices)
     if hosts.together():
         require_same(every, here, share_round_0 is not None)
@@ -117,6 +121,7 @@ def run_together(
         raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
     for rules, strategy in zip(every, chosen, strict=True):
+        contracts.check(rules, strategy, images.train_x.shape[1:])
         blocks_for(rules, strategy, images.train_x.shape[1:], devices, pool_bytes)  # refuses what does not fit
 
     notes: Line = {"class_names": images.class_names} if images.class_names else {}
@@ -133,6 +138,9 @@ def run_together(
             remarks.on_weights(one.folder, one.journal.groups, one.journal.header.get("extends"))
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
+        for one in experiments:
+            if not one.lacks:  # a kill may have left a state of its last round
+                InsideRound(one.folder, 0.0, {}).clear()
         pool_x, oracle, test = data.split(images)
         lab: Lab | None = None
         for members in trained_alike(experiments):
@@ -176,14 +184,14 @@ def open_journal(
 
 def read(
     dataset: str | Dataset, strategies: Sequence[str | Strategy], data_dir: str | None, reading: data.Options,
-    share: tuple[str, int] | None, options: dict[str, Any],
+    share: tuple[str, int] | None, platform: str, options: dict[str, Any],
 ) -> tuple[Dataset, list[settings.Settings]]:  # fmt: skip
     """Return the images, and the settings of each strategy; what needs no images is refused before they are read.
 
     share: of the pool, and the seed that it is drawn from.
     """
     for strategy in strategies:
-        settings.check_names(strategy, **options)
+        settings.check_names(strategy, beside=inspect.signature(run_together).parameters, **options)
     if isinstance(dataset, Dataset):
         data.check_options("arrays", reading)
     elif not isinstance(dataset, str):
@@ -191,7 +199,8 @@ def read(
     images = data.load(dataset, data_dir, reading) if isinstance(dataset, str) else dataset
     images = images if share is None else data.share_of_pool(images, *share)
     known = data.fingerprint(images)
-    return images, [settings.resolve(dataset, images, one, fingerprint=known, **options) for one in strategies]
+    more = {"fingerprint": known, "platform": platform, **options}
+    return images, [settings.resolve(dataset, images, one, **more) for one in strategies]
 
 
 def require_same(every: Sequence[settings.Settings], here: dict[str, Any], shares: bool) -> None:
@@ -334,15 +343,3 @@ def recall(one: Experiment, lab: Lab, oracle: Oracle) -> None:
         for run in one.runs:
             leaves = [arrays[name] for name in memory_leaves([run])]
             run.memory = jax.tree.unflatten(jax.tree.structure(run.memory), leaves)
-
-
-def remember(runs: Sequence[Run], round_: int, folder: Path) -> None:
-    """Keep what the strategy remembers, before the journal calls the round complete."""
-    arrays = memory_leaves(runs)
-    if arrays:
-        save_memory(folder, round_, arrays)
-
-
-def memory_leaves(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """What the strategies of some runs remember, with a name for each array."""
-    return {f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))}

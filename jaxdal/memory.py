@@ -3,14 +3,18 @@
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from jaxdal.errors import InputError
 from jaxdal.files import replacing, sync_folder
+
+if TYPE_CHECKING:
+    from jaxdal.pack import Run
 
 
 def memory_path(workdir: Path, round: int) -> Path:
@@ -71,3 +75,15 @@ def read(file: IO[bytes]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         entries = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
     return {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
+
+
+def remember(runs: "Sequence[Run]", round_: int, folder: Path) -> None:
+    """Keep what the strategy remembers, before the journal calls the round complete."""
+    arrays = memory_leaves(runs)
+    if arrays:
+        save_memory(folder, round_, arrays)
+
+
+def memory_leaves(runs: "Sequence[Run]") -> dict[str, np.ndarray]:
+    """What the strategies of some runs remember, with a name for each array."""
+    return {f"seed_{run.seed}_{place}": leaf for run in runs for place, leaf in enumerate(jax.tree.leaves(run.memory))}

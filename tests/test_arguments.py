@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdal import run, settings, signals, trainers
+from jaxdal import naming, run, run_together, settings, signals, trainers
 from jaxdal.errors import InputError
 from jaxdal.types import Strategy
 
@@ -94,3 +94,28 @@ def test_a_tilde_is_the_users_home(blobs, monkeypatch):
 def test_how_many_runs_train_at_once_is_chosen_by_model_and_device(blobs, model, platform, pack):
     assert settings.resolve(blobs, blobs, "random", model=model, platform=platform).pack == pack
     assert settings.resolve(blobs, blobs, "random", model=model, platform=platform, pack=3).pack == 3
+
+
+def test_options_that_are_not_for_users_and_shares_that_are_numbers(blobs, tmp_path):
+    for options, told in [
+        ({"platform": "gpu"}, "unknown option 'platform'"), ({"fingerprint": "x"}, "unknown option 'fingerprint'"),
+        ({"pool_share": 0.4}, "--pool_share=0.4 is not a share such as 40%"), ({"epochs": 10**10}, "more than can be"),
+        ({"strategy": ["random", "margin"]}, "run_together takes several"), ({"save_weight": True}, "'save_weights'"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            run(**{"dataset": blobs, "strategy": "random", "workdir": tmp_path / "none", **options})
+    with pytest.raises(InputError, match="takes a list of strategies"):
+        run_together(blobs, "random,margin", workdirs=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_brackets_around_a_name_change_nothing(blobs):
+    for text in ("(margin)", "((margin))()", " (margin) "):
+        assert naming.row(text) == "margin"
+        assert settings.resolve(blobs, blobs, text).strategy == text
+    assert settings.resolve(blobs, blobs, "margin", trainer="(supervised)").own_trainer == ""
+
+
+def test_a_long_name_in_many_bytes_is_a_folder_all_the_same(blobs):
+    rules = settings.resolve(blobs, blobs, "margin")._replace(dataset="folder:" + 80 * "\u6f22")
+    assert len(settings.default_workdir(rules).name.encode()) <= 255

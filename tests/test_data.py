@@ -69,6 +69,16 @@ REFUSED = {
     "bool labels": (changed(1, Y > 1), {}, "got bool"),
     "text labels": (changed(1, np.array(list("abcabc"))), {}, r"must be integers, got <U1: names, numbers = numpy.uni"),
     "unknown labels": (changed(1, np.full(6, -1)), {"num_classes": 3}, "found -1: every image needs its label"),
+    "labels that are all unknown": (
+        [X, Y * 0 - 1, TEST_X, TEST_Y * 0],
+        {},
+        "counted from 0, found -1: every image need",
+    ),
+    "an absurd label": (
+        changed(3, TEST_Y + 10**9),
+        {},
+        r"the largest label is 100000000\d, of 10 images: number the c",
+    ),
     "column labels": (changed(1, Y[:, None]), {}, r"one-dimensional, got the shape \[6, 1\]: use .ravel"),
     "one-hot shares": (changed(1, np.eye(3)[Y]), {}, "not one-hot rows"),
     "one-hot labels": (changed(1, np.eye(3, dtype=int)[Y]), {}, "not one-hot rows"),
@@ -246,6 +256,19 @@ def test_bad_npz_gets_one_sentence(tmp_path: Path) -> None:
 
 
 # --- the table ---
+
+
+def test_a_damaged_npz_gets_one_sentence_or_is_read(tmp_path: Path) -> None:
+    """Whatever byte is another one: zipfile, zlib and NumPy have errors of many kinds for them."""
+    np.savez_compressed(tmp_path / "whole.npz", **dict(zip(data.local.KEYS, arrays(), strict=True)))
+    whole, refused = (tmp_path / "whole.npz").read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        (tmp_path / "one.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+        try:
+            data.load(f"npz:{tmp_path}/one.npz")
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 7 / 2
 
 
 def test_unknown_names_get_the_nearest_match() -> None:

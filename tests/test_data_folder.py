@@ -169,6 +169,10 @@ TREES: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
     "no folder": (shutil.rmtree, {}, "own does not exist"),
     "an archive": (lambda root: (shutil.rmtree(root), root.write_bytes(b"PK")), {}, "own is a file; .* unpacked"),
     "nothing": (remove("train", "test"), {}, "must hold a folder per class, at least two, but it holds none"),
+    "other names of the parts": (
+        lambda root: [(root / name).rename(root / other) for name, other in [("train", "Training"), ("test", "TEST")]],
+        {}, "own holds TEST, Training: training and test sets are called train and test$",
+    ),
     "one class": (remove("train/a", "train/b", "test/a", "test/b"), {}, "at least two, but it holds C"),
     "a class for testing only": (remove("train/a"), {}, "own/test holds classes that .*own/train lacks: a"),
     "an empty class": (empty("train/b"), {}, r"no image \(.png .*\) is in these folders of .*own/train: b"),

@@ -79,11 +79,15 @@ def test_a_change_anywhere_in_a_model_shows(folder: Path) -> None:
 
 MODULE = """
 import dataclasses
+import enum
+import pathlib
+import re
 from functools import partial
 
 import jax
 import flax.linen as nn
 import numpy as np
+import optax
 
 import other
 
@@ -95,6 +99,14 @@ def inner(x):
 
 
 lifted, bound, compiled = jax.vmap(inner), partial(inner, 2), jax.jit(inner)
+
+
+class Level(enum.Enum):
+    LOW = "low"
+
+
+level, optimiser, sets = Level.LOW, optax.adam(1e-3), {frozenset("abc"), frozenset("def")}
+pattern, path = re.compile("a+"), pathlib.Path("b/c")
 
 
 class Base:
@@ -154,7 +166,8 @@ def made(kind):
         "nested": nested, "vmap": lambda x: lifted(x), "partial": lambda x: bound(x), "jit": lambda x: compiled(x),
         "method": buyer.choose, "object": lambda x: buyer(x), "other": lambda x: other.score(x),
         "options": lambda x: options, "slots": lambda x: slotted, "net": lambda x: net, "lists": lambda x: lists,
-        "range": lambda x, r=range(12): r,
+        "range": lambda x, r=range(12): r, "enum": lambda x: level, "optax": lambda x: optimiser,
+        "sets": lambda x: sets, "pattern": lambda x: pattern, "path": lambda x: path,
     }[kind]
 """
 CHANGES = {
@@ -162,12 +175,14 @@ CHANGES = {
     "partial": ["x + NUMBER", "partial(inner, 2"], "method": ["return 1", "return 2", "return 3", "x * 4", "0.5"],
     "object": ["x - 5"], "options": ["draws: int = 6"], "slots": ["size = 7"], "lists": ["[10], 11"],
     "range": ["range(12"], "net": ["width: int = 8", "Net(9", "Dense(self.width"], "other": [],
+    "enum": ['"low"'], "optax": ["1e-3"], "sets": ['"def"'], "pattern": ["a+"], "path": ["b/c"],
 }  # fmt: skip
 OTHERWISE = {
     "NUMBER = 1": "NUMBER = 1.0", "x + NUMBER": "x - NUMBER", "vmap(inner": "vmap(inner, in_axes=1",
     "partial(inner, 2": "partial(inner, 3", "x * 4": "x * 40", "x - 5": "x - 50", "0.5": "0.25", "Net(9": "Net(90",
     "draws: int = 6": "draws: int = 60", "size = 7": "size = 70", "[10], 11": "[10, 11]", "range(12": "range(13",
     "width: int = 8": "width: int = 80", "Dense(self.width": "Dense(1 + self.width", "return 1": "return 10",
+    '"low"': '"high"', "1e-3": "1e-2", '"def"': '"deg"', "a+": "a*", "b/c": "b/d",
     "return 2": "return 20", "return 3": "return 30",
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ def from_arrays(
     test_labels = _labels("test", test_y, len(test_images))
     names = tuple(str(name) for name in class_names)
     if num_classes is None:
-        num_classes = len(names) or 1 + int(max(train_labels.max(), test_labels.max()))
+        num_classes = len(names) or _counted(train_labels, test_labels)
     if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer) or num_classes < 2:
         raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
     if names and len(names) != num_classes:
@@ -115,6 +115,18 @@ def _labels(which: str, y: Any, count: int) -> np.ndarray:
     if len(labels) != count:
         raise InputError(f"there are {count} {which} images but {len(labels)} {which} labels")
     return labels
+
+
+def _counted(train: np.ndarray, test: np.ndarray) -> int:
+    """How many classes there are, by the labels; raises InputError for labels that cannot number them."""
+    lowest, largest = int(min(train.min(), test.min())), int(max(train.max(), test.max()))
+    if lowest < 0 and largest < 1:  # else the number of classes is clear, and which label is wrong
+        hint = ": every image needs its label, also those that a run has yet to buy" if lowest == -1 else ""
+        raise InputError(f"labels are counted from 0, found {lowest}{hint}")
+    if largest >= len(train) + len(test):
+        told = f"the largest label is {largest}, of {len(train) + len(test)} images"
+        raise InputError(f"{told}: number the classes from 0, or give num_classes")
+    return 1 + largest
 
 
 def _array(what: str, value: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxdal.errors import InputError
 from jaxdal.types import Dataset
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+PARTS = ("train", "training", "testing", *TEST_FOLDERS)  # in any case: no names of classes, if there are no others
 
 
 def load(path: str, options: Options) -> Dataset:
@@ -37,6 +38,8 @@ def load(path: str, options: Options) -> Dataset:
         test = _classes(root, test_folder, stamps, others) if test_folder else {}
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if train and all(name.lower() in PARTS for name in train):
+        raise InputError(f"{root} holds {_listed(train)}: training and test sets are called train and test")
     if len(train) < 2:
         where = root / train_folder
         raise InputError(f"{where} must hold a folder per class, at least two, but it holds {_listed(train)}")

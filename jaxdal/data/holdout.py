@@ -21,7 +21,7 @@ def hold_out(sources: Sequence[Source], share: str | None) -> tuple[list[Source]
     Raises:
         InputError: share is not a share such as "20%", the default.
     """
-    wanted = _fraction(SHARE if share is None else share)
+    wanted = _fraction(SHARE if share is None else str(share))
     classes: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
     for place, source in enumerate(sources):
         draw = hashlib.sha256(f"{SEED}/{source.name}".encode(errors="surrogateescape")).digest()

@@ -17,7 +17,7 @@ def share_of_pool(dataset: Dataset, share: str, seed: int = 0) -> Dataset:
     Raises:
         InputError: the share is not one, or no image would be left.
     """
-    size = len(dataset.train_y)
+    size, share = len(dataset.train_y), str(share)
     try:
         part = Fraction(share.strip().removesuffix("%").strip()) / 100
     except (ValueError, ZeroDivisionError):

@@ -1,0 +1,73 @@
+"""Full disks, kills and names that are no text: a sentence, and what is there goes on."""
+
+import errno
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from absl.testing import flagsaver
+from conftest import CACHE
+
+import jaxdal
+from jaxdal import Dataset, checkpoint, loop, main
+
+SHORT = {"n_start": 20, "n_query": 10, "n_end": 40, "batch": 16, "epochs": 2, "model": "tiny", "strategy": "margin"}
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    monkeypatch.setattr(loop, "run_together", mock.Mock(side_effect=FULL))
+    with flagsaver.flagsaver():
+        assert main.main(main._parse(["main"])) == 2
+    told = "a file could not be written: No space left on device; the same command goes on from the last finished round"
+    assert capsys.readouterr().err == f"jaxdal: {told}\n"
+
+
+def test_a_state_that_cannot_be_kept_ends_no_training(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = mock.Mock(side_effect=FULL)
+    monkeypatch.setattr(checkpoint, "save", save)
+    result = jaxdal.run(blobs, workdir=tmp_path, checkpoint_seconds=0.0, **SHORT)
+    assert len(result.groups) == 3
+    assert save.call_count == 3, "once a round"
+    assert "could not be kept: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_what_a_kill_has_left_of_the_last_round_goes(blobs: Dataset, tmp_path: Path) -> None:
+    done = jaxdal.run(blobs, workdir=tmp_path, quiet=True, **SHORT)
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    (tmp_path / "inside_round" / "some_0" / "step_00000004").mkdir(parents=True)
+    again = jaxdal.run(blobs, workdir=tmp_path, quiet=True, **SHORT)
+    assert again.groups == done.groups
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+    assert not (tmp_path / "inside_round").exists()
+
+
+def test_parts_of_programs_are_removed_and_whole_ones_stay(tmp_path: Path) -> None:
+    whole = zlib.compress(bytes(range(256)) * 100)
+    pages = b"\x00" * 8192
+    found = {"a-cache": whole, "b-cache": b"", "c-cache": pages, "d-cache": whole[:5], "b-atime": b""}
+    for length in range(4000, 9000):  # a whole one that fills pages
+        stored = zlib.compress(bytes(length), level=0)
+        if len(stored) == 8192:
+            found["e-cache"] = stored
+    assert "e-cache" in found
+    for name, data in found.items():
+        (tmp_path / name).write_bytes(data)
+    main._mend(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "d-cache", "b-atime", "e-cache"}
+    main._mend(tmp_path / "nowhere")
+
+
+def test_names_that_are_no_text_are_printed_all_the_same() -> None:
+    code = "from jaxdal.report import outlive_readers; outlive_readers(); print('caf\\udce9')"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code], env={"PYTHONIOENCODING": "utf-8:strict"}, cwd=Path.cwd(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n")
