@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from experiments import command, runs
 from experiments import options as flags
 from experiments.plans import PLANS
+from jaxdal.report import outlive_readers
 
 
 @flags.told_of_bad_input
@@ -31,4 +32,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ from experiments import reporting, runs
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records
 from experiments.reporting import Report
+from jaxdal.report import outlive_readers
 
 Render = Callable[[Options, list[Run], Records], Report]
 
@@ -30,7 +31,9 @@ def main(
 
     more: adds flags that only this command has.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        outlive_readers()
+        arguments = sys.argv[1:]
     made = parser(name, description)
     if more:
         more(made)
@@ -42,7 +45,7 @@ def main(
     failures = [] if given.norun or not plan else runs.bring(plan, given, [name])
     records = Records(given.results)
     report = render(options, plan, records)
-    failed = runs.failed(runs.groups(plan, records, given.together), given.results)
+    failed = runs.failed(runs.of_command(plan, records, given), given.results)
     told = [*reporting.gaps(plan, records), *(f"Failed: {one}." for one in failed)]
     report = report._replace(table=report.table._replace(notes=[*report.table.notes, *told]))
     command = shlex.join(["python", "-m", f"experiments.{name}", *arguments])

@@ -9,7 +9,7 @@ come on top.
 
 from collections.abc import Sequence
 
-from experiments.plans import Run
+from experiments.plans import Run, trainer_of
 from experiments.records import resolved
 
 IMAGES_PER_SECOND = {"lenet": 2.2e6, "resnet18_thin": 240e3, "resnet18": 56e3}
@@ -26,9 +26,19 @@ def hours(runs: Sequence[Run]) -> float:
     return sum(seconds[run._replace(seed=0)] for run in runs) / 3600
 
 
+def told(hours: float) -> str:
+    """So many hours in words; of less than one, minutes."""
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    minutes = round(60 * hours)
+    if minutes == 0 < hours:
+        return "less than a minute"
+    return f"{minutes} minute{'' if minutes == 1 else 's'}"
+
+
 def _seconds(run: Run) -> float:
     settings = resolved(run)
     images = sum(settings.steps) * settings.recipe.batch
     size = 4 if run.dataset == "tiny_imagenet" else 1
-    factor = 1.0 if settings.trainer == "supervised" else UNLABELLED
+    factor = UNLABELLED if trainer_of(run).unlabelled else 1.0
     return images * size * factor / IMAGES_PER_SECOND[settings.model]

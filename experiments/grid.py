@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.plans import Run
 from experiments.records import Records
-from jaxdal import strategies, verdicts
+from jaxdal import strategies, trainers, verdicts
 from jaxdal.comparison import Experiment
 
 
@@ -34,8 +34,9 @@ def columns(runs: Sequence[Run], records: Records) -> list[Column]:
 
 
 def kind(strategy: str) -> str:
-    """SSAL (semi-supervised) or SAL, by what trains the network of a strategy, whatever its options."""
-    return "SAL" if strategies.build(strategy).trainer == "supervised" else "SSAL"
+    """SSAL (semi-supervised) or SAL, by whether the network of a strategy is trained on unlabelled images too."""
+    chosen = strategies.build(strategy)
+    return "SSAL" if chosen.wrap(trainers.build(chosen.trainer)).unlabelled else "SAL"
 
 
 def value(column: Column, method: str, name: str) -> float:

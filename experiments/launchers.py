@@ -32,6 +32,7 @@ class Job(NamedTuple):
 
     name: str
     argv: tuple[str, ...]
+    told: str = ""  # what it does, for people
 
 
 End = tuple[int, float, str]  # of a job: exit code, seconds, and the last that it said
@@ -73,13 +74,18 @@ def slurm(jobs: Sequence[Job], out: Path, options: Options) -> int:
     """Write OUT/array.sbatch, a job array, and OUT/jobs.txt, its commands for whatever else reads such a list."""
     if "\n" in options.sbatch:
         raise InputError("Options of sbatch are one line.")
-    lines = [f"{_quoted(sys.executable, *job.argv)} >>{_quoted(str(log_of(job, out)))} 2>&1" for job in jobs]
+    # What is imported here is to be found there, whatever shell submits it: the folder is that of `cd` below.
+    path = [f"PYTHONPATH={os.environ['PYTHONPATH']}"] if os.environ.get("PYTHONPATH") else []
+    python = ["env", *path, sys.executable] if path else [sys.executable]
+    lines = [f"{_quoted(*python, *job.argv)} >>{_quoted(str(log_of(job, out)))} 2>&1" for job in jobs]
     (out / "jobs.txt").write_text("".join(f"{line}\n" for line in lines))
     script = out / "array.sbatch"
-    script.write_text(_script(lines, out, options))
+    script.write_text(_script(lines, [_described(job) for job in jobs], out, options))
     submission = ["sbatch", str(script)]
+    _tell("\n".join(f"  {index}: {_described(job)}" for index, job in enumerate(jobs)))
     if not options.submit:
-        _tell(f"{len(jobs)} jobs are written. To submit them:")
+        one = len(jobs) == 1
+        _tell(f"{_count(len(jobs), 'job')} {'is' if one else 'are'} written. To submit {'it' if one else 'them'}:")
         print(shlex.join(submission), flush=True)
         return 0
     try:
@@ -109,9 +115,11 @@ def on_ray(jobs: Sequence[Job], out: Path, options: Options) -> int:
     if 0 < gpus < 1:  # JAX would take most of the memory of a card that it shares
         environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _tell(
-        f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs; {len(jobs)} jobs with {gpus:g} GPUs each. "
+        f"Ray: {_count(there.get('CPU', 0), 'CPU')}, {_count(there.get('GPU', 0), 'GPU')}; {_count(len(jobs), 'job')} "
+        f"with {_count(gpus, 'GPU')}{' each' if len(jobs) > 1 else ''}. "
         f"Its machines must share {os.getcwd()} and {out}."
     )
+    _tell("\n".join(f"  {_described(job)}" for job in jobs))
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(attempt)
     failed = []
     waiting = {
@@ -134,8 +142,8 @@ def on_ray(jobs: Sequence[Job], out: Path, options: Options) -> int:
         if mine:
             ray.shutdown()
     if failed:
-        told = f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}."
-        _tell(f"{told} The same command tries them again.")
+        told = f"{len(failed)} of {_count(len(jobs), 'job')} failed: {', '.join(failed)}."
+        _tell(f"{told} The same command tries {'it' if len(failed) == 1 else 'them'} again.")
     return int(bool(failed))
 
 
@@ -167,8 +175,20 @@ def log_of(job: Job, out: Path) -> Path:
     return out / "logs" / f"{quote(job.name, safe='(),=+ ')}.log"
 
 
-def _script(lines: Sequence[str], out: Path, options: Options) -> str:
+def _described(job: Job) -> str:
+    """A job on one line."""
+    return " ".join([job.name, *job.told.split()])
+
+
+def _count(number: float, what: str) -> str:
+    """So many, in words."""
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
+
+
+def _script(lines: Sequence[str], contents: Sequence[str], out: Path, options: Options) -> str:
     """The text of array.sbatch, with the commands in it: Slurm keeps a copy, which no later sweep can change.
+
+    contents: a line for each command, for people.
 
     Slurm's own messages, such as why it ended a job, go to OUT/logs/slurm-INDEX.log. A job that is requeued continues.
     """
@@ -190,6 +210,7 @@ def _script(lines: Sequence[str], out: Path, options: Options) -> str:
         [
             "#!/bin/bash",
             *(f"#SBATCH {head}" for head in heads),
+            *(f"# {index}: {content}" for index, content in enumerate(contents)),
             "set -euo pipefail",
             f"cd -- {_quoted(os.getcwd())}",
             "mapfile -t jobs <<'JOBS'",

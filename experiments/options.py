@@ -10,9 +10,8 @@ from typing import ParamSpec
 
 from experiments.launchers import LAUNCHERS
 from experiments.plans import PLANS, SCALES, SIZES, Options, Run
-from jaxdal import calls, strategies
+from jaxdal import calls, plugins, settings, strategies
 from jaxdal.errors import InputError
-from jaxdal.settings import PRESETS
 
 Arguments = ParamSpec("Arguments")
 
@@ -23,11 +22,12 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = made.add_argument
+    _add_plugins(made)
     add("--datasets", type=datasets, help="commas between them (default: those of the paper)")
     add("--strategies", type=names, help="names, perhaps with options, and commas between them (default: the paper's)")
     add("--seeds", type=seeds, help="commas between them, or 0-4 (default: the scale's)")
     add("--scale", choices=SCALES, default="full", help="experiments/plans.py says what they are")
-    add("--preset", choices=PRESETS, default="paper")
+    add("--preset", choices=settings.PRESETS, default="paper")
     add("--best", action="store_true", help="also the best accuracy of all test epochs, as published: slow")
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
     add("--results", type=Path, help="where journals and reports are (default: runs/paper, half, cpu or smoke)")
@@ -37,17 +37,30 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--submit", action="store_true", help="of --launcher=slurm: run sbatch, too")
     add("--address", help="of --launcher=ray: where the cluster is")
     add("--gpus", type=float, help="of --launcher=slurm and ray: GPUs of a job (default: 1)")
-    add("--together", type=int, default=0, help="most methods that are trained as one program (default: no limit)")
+    add("--together", type=together, help="most methods that are trained as one program; 0: no limit (default: none "
+        "here, and as many as a device trains at once with profit in a job of a launcher)")  # fmt: skip
     add("--only", type=lambda text: text.split(","), help="keys of groups, as --list prints them")
     add("--list", action="store_true", help="print what there is and what is missing, and run nothing")
     return made
 
 
 def parse(made: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, those too that follow from others."""
+    """The flags, those too that follow from others.
+
+    Raises:
+        InputError: a plugin cannot be imported.
+    """
+    early = argparse.ArgumentParser(prog=made.prog, add_help=False)
+    _add_plugins(early)
+    plugins.load(early.parse_known_args(arguments)[0].plugins)  # before strategies are looked up
     given = made.parse_args(arguments)
     given.results = given.results or Path("runs", SCALES[given.scale].folder)
     return given
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    more = "modules of your own, or files NAME.py, with rows of STRATEGIES and TRAINERS, and commas between them"
+    parser.add_argument("--plugins", type=lambda text: text.split(","), default=[], help=more)
 
 
 def told_of_bad_input(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
@@ -77,10 +90,10 @@ def planned(given: argparse.Namespace, which: Sequence[str]) -> list[Run]:
 def told(given: argparse.Namespace) -> list[str]:
     """The common flags as text, but those that choose where and which part of the plan."""
     flags = []
-    for name in ("datasets", "strategies", "seeds"):
+    for name in ("plugins", "datasets", "strategies", "seeds"):
         value = getattr(given, name)
-        flags += [f"--{name}={','.join(map(str, value))}"] if value is not None else []
-    flags += [f"--{name}={getattr(given, name)}" for name in ("scale", "preset", "pack", "results", "together")]
+        flags += [f"--{name}={','.join(map(str, value))}"] if value else []
+    flags += [f"--{name}={getattr(given, name)}" for name in ("scale", "preset", "pack", "results")]
     flags += ["--best"] if given.best else []
     return [*flags, *([f"--data_dir={given.data_dir}"] if given.data_dir else [])]
 
@@ -101,7 +114,7 @@ def names(text: str) -> tuple[str, ...]:
         found += fnmatch.filter(strategies.STRATEGIES, name) or [name]
     try:
         for name in found:
-            strategies.build(name)
+            settings.check_names(name)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return tuple(dict.fromkeys(found))
@@ -116,6 +129,14 @@ def seeds(text: str) -> tuple[int, ...]:
         if int(last or first) < int(first):
             raise argparse.ArgumentTypeError(f"no seed is in {part!r}")
     return tuple(dict.fromkeys(found))
+
+
+def together(text: str) -> int:
+    """How many methods."""
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{count} is less than 0")
+    return count
 
 
 def plans(text: str) -> list[str]:

@@ -16,8 +16,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from experiments.published import DATASETS, METHODS
-from jaxdal import data, strategies
+from jaxdal import data, strategies, trainers
 from jaxdal.budgets import Budget, count
+from jaxdal.types import Trainer
 
 
 class Size(NamedTuple):
@@ -168,9 +169,16 @@ def _runs(options: Options, dataset: str, budget: Budget, strategies: Sequence[s
     ]
 
 
+def trainer_of(run: Run) -> Trainer:
+    """How it is trained."""
+    strategy = strategies.build(run.strategy)
+    return strategy.wrap(trainers.build(run.trainer or strategy.trainer, run.preset))
+
+
 def of_pool(run: Run) -> bool:
     """Whether its epochs are passes over the whole pool, and not over the labelled images."""
-    return (run.trainer or strategies.build(run.strategy).trainer) != "supervised"
+    epoch = trainer_of(run).epoch
+    return epoch(100, 10_000) != epoch(100, 1_000_000)
 
 
 def _trained(run: Run, scale: Scale) -> Run:

@@ -142,8 +142,8 @@ class Records:
             config = record.header["config"] | {"seeds": [seed for seed in record.seeds if seed in seeds]}
             if of_pool(run):
                 config |= {"epochs": epochs.get(run.dataset, run.epochs)}
-            if run.trainer:
-                config |= {"trainer": strategies.build(run.strategy).trainer}
+            # By the names of the plan, without options that the scale has chosen or digests of somebody's own code.
+            config |= {"strategy": run.strategy, "trainer": strategies.build(run.strategy).trainer}
             moves = [record.header["environment"], *comparison.moves(record.folder / journal.NAME)]
             told.append(Source(record.folder, config, groups, moves))
         return told

@@ -11,8 +11,8 @@ import matplotlib
 import pandas as pd
 
 from experiments.plans import Options, Run, of_pool
-from experiments.records import Records
-from jaxdal import environment
+from experiments.records import Records, resolved
+from jaxdal import environment, naming
 from jaxdal.comparison import COMPLETE
 from jaxdal.files import replacing, write_text
 from jaxdal.verdicts import NOTHING, Table, number
@@ -48,8 +48,17 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
         + "".join(f", {count} {state}" for state, count in by.items() if state != COMPLETE)
         + f". Trained on {', '.join(devices) or 'nothing yet'}, {', '.join(versions) or 'no jax'}, commit "
         f"{', '.join(commits) or NOTHING}; drawn up by commit {here()}.",
+        *_own_code(runs),
     ]
     return ["Scale smoke: does it work? The numbers mean nothing.", *told] if options.scale == "smoke" else told
+
+
+def _own_code(runs: Sequence[Run]) -> list[str]:
+    """Strategies and trainers of plugins, with the digests of their code."""
+    configs = [resolved(run).config() for run in {run.strategy: run for run in runs}.values()]
+    named = dict.fromkeys(config[key] for config in configs for key in ("strategy", "trainer"))
+    own = [name for name in named if naming.parted(name)[1]]
+    return [f"Not jaxdal's own: {'; '.join(own)}."] if own else []
 
 
 def here() -> str:

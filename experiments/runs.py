@@ -4,10 +4,13 @@
     python -m experiments.runs --plan=table3 --datasets=mnist --data_dir=DIR  # do it; stop and repeat at will
     python -m experiments.runs --plan=table3 --launcher=slurm                 # the same, a job for each group
 
+With `--plugins=mine --strategies=random,mine`, strategies of your own are in it (jaxdal/plugins.py).
+
 What is complete is read from the journals below --results. A seed that a journal has is continued there, with all the
 seeds of that journal; the other seeds of a method make one new journal, so that later seeds are added and nothing is
 replaced. A group is what can be trained as one program: methods on one data set with one budget, way of training and
-set of seeds. One that fails does not end the others; it is reported at the end, and the exit code is 1.
+set of seeds; for a launcher, as many of them as a device trains at once with profit. One that fails does not end the
+others; it is reported at the end, and the exit code is 1.
 """
 
 import argparse
@@ -24,12 +27,13 @@ import jaxdal
 from experiments import launchers
 from experiments import options as flags
 from experiments.estimate import hours
-from experiments.plans import Run
-from experiments.records import Record, Records, expected
-from jaxdal import strategies, trainers
+from experiments.estimate import told as in_words
+from experiments.plans import SIZES, Run
+from experiments.records import Record, Records, expected, resolved
+from jaxdal import models, naming, strategies, trainers
 from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING
 from jaxdal.errors import InputError
-from jaxdal.settings import folder_name
+from jaxdal.report import outlive_readers
 
 DONE = (COMPLETE, DIVERGED, CONFLICT)  # training again would settle none of them
 Results = list[jaxdal.Result]
@@ -55,6 +59,7 @@ class Group(NamedTuple):
     key: str  # of the same plan the same, whatever is done already
     members: list[Member]
     settings: tuple[str, int, int]  # precision, pack, eval_every
+    together: int  # most members that a group of its kind has
 
     @property
     def name(self) -> str:
@@ -73,14 +78,17 @@ class Group(NamedTuple):
         return "missing" if set(states) == {MISSING} else "partly done"
 
 
-def groups(runs: Sequence[Run], records: Records, together: int = 0) -> list[Group]:
-    """Sort runs into groups, in their order. together: most methods of a group, 0 for all that are alike."""
+def groups(runs: Sequence[Run], records: Records, together: int | None = 0, gpus: float | None = None) -> list[Group]:
+    """Sort runs into groups, in their order.
+
+    together: most methods of a group, 0 for all that are alike, None for as many as so many `gpus` train at once.
+    """
     alike: dict[str, list[Member]] = {}
     for member in _members(runs, records):
         alike.setdefault(_kind(member), []).append(member)
     found: list[Group] = []
     for kind, members in alike.items():
-        size = together or len(members)
+        size = at_once(members, gpus) if together is None else together or len(members)
         for number, first in enumerate(range(0, len(members), size)):
             key = hashlib.sha256(kind.encode()).hexdigest()[:10] + (f".{number}" if size < len(members) else "")
             # Journals that were begun on different devices go on with what they have; new ones join the first of them.
@@ -89,8 +97,28 @@ def groups(runs: Sequence[Run], records: Records, together: int = 0) -> list[Gro
             parts: dict[tuple[str, int, int], list[Member]] = {}
             for one in members[first : first + size]:
                 parts.setdefault(_settings(one) if one.record else default, []).append(one)
-            found += [Group(key, part, setting) for setting, part in parts.items()]
+            found += [Group(key, part, setting, size) for setting, part in parts.items()]
     return found
+
+
+def of_command(runs: Sequence[Run], records: Records, given: argparse.Namespace) -> list[Group]:
+    """The groups of a command: small ones for a launcher, unless it was told otherwise."""
+    usual = 0 if given.launcher == "local" else None
+    return groups(runs, records, usual if given.together is None else given.together, given.gpus)
+
+
+def at_once(members: Sequence[Member], gpus: float | None = None) -> int:
+    """How many methods, all their seeds, a job's devices train at once with profit: one at least, in even shares.
+
+    gpus: of a job; None: one; with 0 it computes on a CPU.
+    """
+    run = members[0].run
+    settings = resolved(run)
+    model = models.build(settings.model, SIZES[run.dataset].image, settings.num_classes)
+    most = model.cpu_pack if gpus == 0 else max(1, model.pack // model.pack_multiple * model.pack_multiple)
+    runs = (1 if run.pack == 1 else most) * max(1, int(gpus or 1))
+    jobs = -(-len(members) // max(1, runs // len(members[0].seeds)))
+    return -(-len(members) // jobs)
 
 
 def _members(runs: Sequence[Run], records: Records) -> list[Member]:
@@ -139,7 +167,7 @@ def workdir(member: Member, results: Path) -> Path:
     if len(name) > 120:
         name = f"{name[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     above = results / "alone" if run.pack == 1 else results
-    return above / folder_name(run.dataset) / folder_name(name)
+    return above / naming.folder(run.dataset) / naming.folder(name)
 
 
 def train(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> Results:
@@ -183,9 +211,10 @@ def work(found: Sequence[Group], results: Path, data_dir: str | None = None) -> 
         if told:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(f"{group.name}: {names}\n{told}\n")
-            failures += failed([group], results)
+            failures.append(_said(note))
         else:
-            note.unlink(missing_ok=True)
+            for path in _notes(group, results):
+                path.unlink(missing_ok=True)
     return failures
 
 
@@ -193,15 +222,21 @@ def _note(group: Group, results: Path) -> Path:
     return results / "failed" / f"{group.key}.txt"
 
 
+def _notes(group: Group, results: Path) -> list[Path]:
+    """What a group that failed has left, and parts of it, which were jobs of their own."""
+    note = _note(group, results)
+    return [note, *([] if "." in group.key else sorted(note.parent.glob(f"{group.key}.*.txt")))]
+
+
+def _said(note: Path) -> str:
+    lines = note.read_text().strip().splitlines() or ["nothing is known"]
+    return f"{note.stem}  {lines[0]}: {lines[-1]} (all of it: {note})"
+
+
 def failed(found: Sequence[Group], results: Path) -> list[str]:
     """What went wrong with groups that are not done: key, methods, last line of the error, and where the rest is."""
-    notes = dict.fromkeys((group.key, _note(group, results)) for group in found if group.state != "done")
-    told = []
-    for key, note in notes:
-        if note.exists():
-            lines = note.read_text().strip().splitlines() or ["nothing is known"]
-            told.append(f"{key}  {lines[0]}: {lines[-1]} (all of it: {note})")
-    return told
+    notes = dict.fromkeys(note for group in found if group.state != "done" for note in _notes(group, results))
+    return [_said(note) for note in notes if note.exists()]
 
 
 def _try(group: Group, members: Sequence[Member], results: Path, data_dir: str | None) -> str:
@@ -216,7 +251,7 @@ def _try(group: Group, members: Sequence[Member], results: Path, data_dir: str |
 def show(plan: Sequence[Run], given: argparse.Namespace) -> int:
     """Print the groups of a plan with what is known about each method: -> exit code."""
     records = Records(given.results)
-    found = groups(plan, records, given.together)
+    found = of_command(plan, records, given)
     count: dict[str, int] = {}
     for group in found:
         state = f"{group.state}, failed" if failed([group], given.results) else group.state
@@ -228,11 +263,32 @@ def show(plan: Sequence[Run], given: argparse.Namespace) -> int:
             for each in member.states:
                 count[each] = count.get(each, 0) + 1
     print(", ".join(f"{number} {state}" for state, number in count.items()) or "nothing to run", "in all")
-    waiting = [one.run for group in found for one in group.members for state in one.states if state not in DONE]
-    print(f"to do: {hours(waiting):.1f} hours of training on one H100 (estimate, experiments/estimate.py)")
+    print(f"to do: {to_do(found)} of training on one H100 (estimate, experiments/estimate.py)")
     for path, told in records.unreadable.items():
         print(f"{path}: {told}")
     return 0
+
+
+def to_do(found: Sequence[Group]) -> str:
+    """How long what is missing takes."""
+    waiting = [one.run for group in found for one in group.members for state in one.states if state not in DONE]
+    return in_words(hours(waiting))
+
+
+def jobs(found: Sequence[Group], given: argparse.Namespace, names: Sequence[str]) -> list[launchers.Job]:
+    """A command for each key, which does the groups of that key and no others, and what is in it. names: of plans."""
+    alike: dict[str, list[Group]] = {}
+    for group in found:
+        if group.state != "done":
+            alike.setdefault(group.key, []).append(group)
+    told = []
+    for key, parts in alike.items():
+        methods = [member.run.strategy for part in parts for member in part.members if not member.done]
+        content = f"{parts[0].name}: {', '.join(dict.fromkeys(methods))}; {to_do(parts)} on one H100 (estimate)"
+        flag = f"--together={parts[0].together}"
+        argv = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given), flag, f"--only={key}")
+        told.append(launchers.Job(key, argv, content))
+    return told
 
 
 def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) -> list[str]:
@@ -241,7 +297,7 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
     Raises:
         InputError: no group has a key that was asked for, or the launcher cannot do what it was asked for.
     """
-    found = groups(plan, Records(given.results), given.together)
+    found = of_command(plan, Records(given.results), given)
     if given.only:
         if unknown := set(given.only) - {group.key for group in found}:
             raise InputError(f"No group has the key {', '.join(sorted(unknown))}: --list prints those that there are.")
@@ -251,11 +307,9 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
 
         cache_programs()
         return work(found, given.results, given.data_dir)
-    common = ("-m", "experiments.runs", f"--plan={','.join(names)}", *flags.told(given))
-    keys = dict.fromkeys(group.key for group in found if group.state != "done")
-    jobs = [launchers.Job(key, (*common, f"--only={key}")) for key in keys]
+    waiting = jobs(found, given, names)
     launching = {name: getattr(given, name) for name in launchers.Options._fields}
-    code = launchers.launch(jobs, given.launcher, given.results, **launching) if jobs else 0
+    code = launchers.launch(waiting, given.launcher, given.results, **launching) if waiting else 0
     return [f"--launcher={given.launcher} ended with code {code}"] if code else []
 
 
@@ -277,4 +331,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))

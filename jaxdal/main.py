@@ -1,8 +1,12 @@
 """`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
+import contextlib
+import mmap
 import shlex
 import sys
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -24,6 +28,11 @@ flags.DEFINE_string(
     "trainer", None, "supervised, mixmatch, consistency, fixmatch, waal, or a call (default: the strategy's)."
 )
 flags.DEFINE_string("model", None, "lenet, resnet18_thin or resnet18 (default: the data set's).")
+flags.DEFINE_list(
+    "plugins",
+    [],
+    "Modules of your own, or files NAME.py, that add rows to the tables of strategies, models and trainers.",
+)
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
 flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")
 flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share of the training set such as 10%.")
@@ -77,8 +86,32 @@ def cache_programs() -> None:
     from jaxdal.data import cache
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        _mend(cache.home() / "programs")
         jax.config.update("jax_compilation_cache_dir", str(cache.home() / "programs"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a start long
+
+
+def _mend(programs: Path) -> None:
+    """Remove programs of which a kill or a full disk has left a part: JAX warns of them at every start, and keeps them.
+
+    Only files of whole pages are read, which is where writing stops, and few others have such a size.
+    """
+    for path in programs.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process may be doing the same
+            if path.stat().st_size % mmap.PAGESIZE == 0 and not _decompresses(path.read_bytes()):
+                path.unlink()
+
+
+def _decompresses(data: bytes) -> bool:
+    try:
+        import zstandard  # which JAX uses where it is installed
+    except ImportError:
+        zstandard = None
+    for decompress in (zlib.decompress, *([zstandard.ZstdDecompressor().decompress] if zstandard else [])):
+        with contextlib.suppress(Exception):
+            decompress(data)
+            return True
+    return False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,6 +125,9 @@ def main(argv: Sequence[str]) -> int:
             return _run()
         except OutOfMemoryError as error:
             return _fail(error)
+        except OSError as error:
+            what = error.filename or "a file could not be written"
+            return _fail(f"{what}: {error.strerror or error}; the same command goes on from the last finished round")
         except KeyboardInterrupt:
             print("jaxdal: stopped; start the same command again: it continues", file=sys.stderr)
             return 130  # 128 + SIGINT, as shells have it
@@ -104,6 +140,16 @@ def main(argv: Sequence[str]) -> int:
             return _run(speaks=hosts.first())
     except InputError as error:
         return _fail(error)
+
+
+def _load(names: Sequence[str]) -> None:
+    """Import modules of one's own, of several processes in the first one first, which may tell what is wrong."""
+    import jax
+
+    from jaxdal import hosts, plugins
+
+    hosts.meet(jax.devices())
+    hosts.from_each(lambda: plugins.load(names))
 
 
 def _run(speaks: bool = True) -> int:
@@ -123,6 +169,8 @@ def _run(speaks: bool = True) -> int:
             raise InputError(f"--seeds={told} are not whole numbers with commas between them") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
+        if FLAGS.plugins:
+            _load(FLAGS.plugins)
         for flag in ("workdir", "extend", "share_round_0", "data_dir"):
             if FLAGS[flag].value == "":
                 raise InputError(f"--{flag}= names no folder")
@@ -170,10 +218,15 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest = FLAGS(argv)
     except flags.Error as error:
         sys.exit(_fail(error))
+    except SystemExit:  # help was asked for and given, which absl takes for a failure
+        sys.exit(0)
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # at INFO, JAX reports every backend that is not there
     return rest
 
 
 if __name__ == "__main__":
+    from jaxdal.report import outlive_readers
+
+    outlive_readers()
     app.run(main, flags_parser=_parse)

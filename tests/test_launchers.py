@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -11,11 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from planned import run_of, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not part of the package
 
-from experiments import launchers
+from experiments import command, launchers, published, runs, table3
+from experiments import options as flags
 from experiments.launchers import LAUNCHERS, Job, attempt, described, launch, log_of
+from experiments.plans import PLANS
+from experiments.records import Records
 from jaxdal import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -168,6 +173,24 @@ def test_slurm_runs_every_job_as_it_was_given(tmp_path, monkeypatch, capfd):
     assert log_of(jobs[2], out).read_text() == '["--x={a,b}"]\n' * 3
 
 
+def test_jobs_of_slurm_have_the_path_of_modules_and_say_what_they_do(tmp_path, monkeypatch, capfd):
+    for name in ("here", "my modules"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "my modules" / "mine.py").write_text("print('found')")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", f"../my modules:{tmp_path}")
+    job = Job("one", ("-m", "mine"), "badge,\n#SBATCH --wrong; 3 minutes")
+    assert launch([job], "slurm", tmp_path / "out") == 0
+    monkeypatch.delenv("PYTHONPATH")
+    script = tmp_path / "out" / "array.sbatch"
+    assert tasks(script, 1, tmp_path) == [0]
+    assert log_of(job, tmp_path / "out").read_text() == "found\n"
+    assert "\n# 0: one badge, #SBATCH --wrong; 3 minutes\nset -euo pipefail\n" in script.read_text()
+    assert capfd.readouterr().err == "  0: one badge, #SBATCH --wrong; 3 minutes\n1 job is written. To submit it:\n"
+    assert launch([job, says("other", "")], "slurm", tmp_path / "out") == 0
+    assert capfd.readouterr().err.endswith("  1: other\n2 jobs are written. To submit them:\n")
+
+
 def heads(out: Path, **options) -> list[list[str]]:
     """What sbatch reads of the script: it takes quotes, backslashes and # as a shell does."""
     assert launch([says("a", ""), says("b", "")], "slurm", out, **options) == 0
@@ -204,6 +227,68 @@ def test_slurm_submits_only_when_asked_to(tmp_path, monkeypatch):
     assert not told.exists()
     assert launch([says("a", "")], "slurm", tmp_path / "out", submit=True) == 7
     assert told.read_text() == f"{tmp_path}/out/array.sbatch\n"
+
+
+METHODS = ",".join([*published.SAL, "entropy", *published.SSAL])  # of each kind, an even number that are trained alike
+
+
+def asked(out: Path, *more: str) -> tuple[list[runs.Group], list[Job]]:
+    """The groups of a command, and its jobs."""
+    given = flags.parse(flags.parser("x", None), [f"--strategies={METHODS}", f"--results={out}", "--scale=half", *more])
+    found = runs.of_command(PLANS["table3"](flags.options(given)), Records(out), given)
+    return found, runs.jobs(found, given, ["table3"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "more", "sizes"),
+    [
+        ("mnist", (), [5, 5, 4, 1, 1, 4]),  # LeNet: 32 at once, five seeds of six methods
+        ("mnist", ("--seeds=0",), [14, 1, 1, 4]),
+        ("mnist", ("--gpus=2",), [7, 7, 1, 1, 4]),
+        ("mnist", ("--gpus=0",), [1] * 20),  # 8 at once on a CPU
+        ("mnist", ("--pack=1",), [1] * 20),  # alone
+        ("mnist", ("--together=3",), [3, 3, 3, 3, 2, 1, 1, 3, 1]),
+        ("cifar10", (), [1] * 20),  # thin ResNet-18: 4 or 5 at once
+        ("cifar10", ("--seeds=0,1",), [*[2] * 7, 1, 1, 2, 2]),
+    ],
+)
+def test_a_job_trains_as_many_runs_as_its_device_does_with_profit(tmp_path, dataset, more, sizes):
+    found, jobs = asked(tmp_path, f"--datasets={dataset}", "--launcher=slurm", *more)
+    assert [len(group.members) for group in found] == sizes
+    assert [job.name for job in jobs] == [group.key for group in found]
+    for group, job in [(found[0], jobs[0]), (found[-1], jobs[-1])]:
+        names = ", ".join(member.run.strategy for member in group.members)
+        assert re.fullmatch(rf"{dataset} \d\S*, seeds [\d,]+: {names}; .+ on one H100 \(estimate\)", job.told)
+        assert job.argv[-1] == f"--only={group.key}"
+        again, _ = asked(tmp_path, *job.argv[4:])
+        assert [one for one in again if one.key == group.key] == [group], "a job finds its group, without a launcher"
+
+
+def test_a_job_has_its_key_and_its_methods_whatever_is_done(tmp_path):
+    more = ("--datasets=digits", "--seeds=0,1", "--launcher=ray", "--together=5")
+    before, _ = asked(tmp_path, *more)
+    for name in ("random", "albl"):
+        write(tmp_path / name, run_of(name), {0: [0.5, 0.6, 0.7], 1: [0.5, 0.6, 0.7]})
+    after, jobs = asked(tmp_path, *more)
+    assert [group.key for group in after] == [group.key for group in before]
+    assert jobs[0].told.startswith("digits 71+142..359, seeds 0,1: adversarial_bim, bald, badge; less than a minute ")
+
+
+def test_what_failed_in_a_job_is_told_without_a_launcher(tmp_path, monkeypatch):
+    more = ("--datasets=digits", "--seeds=0,1")
+    (first, second, *_), _ = asked(tmp_path, *more, "--launcher=slurm", "--together=7")
+    note = tmp_path / "failed" / f"{second.key}.txt"
+    note.parent.mkdir()
+    note.write_text("digits: badge\nTraceback\nValueError: no\n")
+    arguments = [f"--strategies={METHODS}", f"--results={tmp_path}", "--scale=half", *more, "--norun"]
+    assert command.main("table3", "", table3.render, arguments) == 0
+    text = (tmp_path / "reports" / "table3.md").read_text()
+    assert f"- Failed: {second.key}  digits: badge: ValueError: no (all of it: " in text
+    monkeypatch.setattr(runs, "run_together", lambda *_: [])
+    for group in first, asked(tmp_path, *more)[0][0]:  # the other half; all of them here
+        assert note.exists()
+        assert runs.work([group], tmp_path) == []
+    assert not note.exists()
 
 
 def test_ray_is_asked_for(tmp_path, monkeypatch):

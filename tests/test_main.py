@@ -303,11 +303,17 @@ def test_the_other_runs_of_a_diverged_one_are_said_to_be_complete(again: Command
     assert ended.err == "jaxdal: the loss was not finite: seed 2 in round 1 at step 7; the other runs are complete\n"
 
 
-def test_ctrl_c_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("words", ["jaxdal.main --help", "jaxdal.report out --out=told"])
+def test_whoever_reads_the_output_may_stop(finished: Finished, words: str) -> None:
+    """As `| head` does: all that is to be written is written, nothing is said, and it is no failure."""
+    line = f"set -o pipefail; PYTHONUNBUFFERED=1 {sys.executable} -m {words} | true"  # flushed before all is said
+    done = subprocess.run(["bash", "-c", line], cwd=finished.folder, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (finished.folder / "told" / "report.html").exists() == ("report" in words)
 
-    monkeypatch.setattr(loop, "run_together", interrupted)
+
+def test_ctrl_c_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "run_together", mock.Mock(side_effect=KeyboardInterrupt))
     assert command() == Ended(130, "", "jaxdal: stopped; start the same command again: it continues\n")
 
 

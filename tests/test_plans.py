@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the experiments are not
 from experiments import options as flags
 from experiments import published
 from experiments.estimate import hours
+from experiments.estimate import told as in_words
 from experiments.plans import PLANS, SCALES, SIZES, Options, Run, landing, short_mixmatch
 from experiments.records import resolved
 from jaxdal import data
@@ -271,6 +272,17 @@ def test_hours_are_those_of_the_measured_speeds():
     assert minutes("cifar10", "ssl_random") == pytest.approx(14, abs=0.1)
     assert 60 * 2.2e6 * minutes("mnist", "random") == pytest.approx(3.3e6, rel=0.02)
     assert 60 * 240e3 * minutes("cifar10", "random") == pytest.approx(39e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [
+        (0, "0 minutes"), (0.001, "less than a minute"), (1 / 60, "1 minute"), (0.2, "12 minutes"), (1, "1.0 hours"),
+        (34.56, "34.6 hours"),
+    ],
+)  # fmt: skip
+def test_hours_in_words(length, told):
+    assert in_words(length) == told
 
 
 def test_published_table_3_is_as_the_text_counts_it():
