@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxdal import cost, hosts
 from jaxdal.errors import InputError
+from jaxdal.files import at_home
 from jaxdal.parallel import fetch
 from jaxdal.types import Tree
 
@@ -29,12 +30,13 @@ def save(path: Path, tree: Tree) -> None:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
-def load(path: Path) -> Tree:
+def load(path: str | Path) -> Tree:
     """Read what `save` wrote, as NumPy arrays.
 
     Raises:
         InputError: there is nothing, or a part is missing.
     """
+    path = at_home(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: a round that was trained without --save_weights keeps no network")
     try:
@@ -59,9 +61,9 @@ def _checkpointer() -> Any:
     return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-def weights_path(workdir: Path, seed: int, round_: int) -> Path:
+def weights_path(workdir: str | Path, seed: int, round_: int) -> Path:
     """Return where `--save_weights` keeps the network of a run: {"params": ..., "batch_stats": ...}."""
-    return workdir / "weights" / f"seed_{seed}_round_{round_}"
+    return at_home(workdir) / "weights" / f"seed_{seed}_round_{round_}"
 
 
 class Interrupted(NamedTuple):
@@ -120,6 +122,7 @@ class InsideRound:
         tree = _as_tree(round_, seeds, state, done, seconds, best)
         if not hosts.first():
             return
+        self._saved = cost.now()  # also if it fails: not again at once
         newest = self._path(seeds) / f"step_{done:08}"
         save(newest, tree)
         for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before

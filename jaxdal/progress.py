@@ -23,12 +23,13 @@ class Progress:
 
     def __init__(
         self, steps_per_round: Sequence[int], images_per_step: int, runs: int = 1, *, first_round: int = 0,
-        epochs: int | None = None, quiet: bool = False, stream: TextIO | None = None,
+        epochs: int | None = None, question: int | None = None, quiet: bool = False, stream: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        """question: the only round is that of `ask`, which has this number there."""
         self._work = [steps * runs for steps in steps_per_round]
         self._images, self._epochs, self._quiet, self._now = images_per_step, epochs, quiet, now
-        self._stream = sys.stderr if stream is None else stream
+        self._stream, self._question = sys.stderr if stream is None else stream, question
         self._round, self._labelled, self._done = first_round, 0, 0
         self._began = self._first = self._latest = self._printed = self._shown = now()
         self._first_done = 0  # steps at the end of the round's first chunk, which may have had to compile
@@ -101,7 +102,10 @@ class Progress:
         return steps * self._step_cost + max(0, rounds - done) * self._round_cost
 
     def _place(self) -> str:
-        return f"round {self._round}/{len(self._work) - 1}, {self._labelled} labels"
+        number = (
+            f"round {self._round}/{len(self._work) - 1}" if self._question is None else f"question {self._question}"
+        )
+        return f"{number}, {self._labelled} labels"
 
     def _status(self) -> str:
         share = self._done / max(1, self._work[self._round])

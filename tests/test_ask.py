@@ -1,5 +1,9 @@
 """One round for those who label by hand: the same as a round of an experiment, from labels that others give."""
 
+import dataclasses
+import io
+import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import missed
+from compiling import heard, missed
 from jax.experimental.compilation_cache import compilation_cache
 from killer import grudge
 
 import jaxdal
-from jaxdal import InputError, ask, journal
+from jaxdal import Asked, InputError, ask, journal
+from jaxdal.progress import Progress
 from jaxdal.types import Dataset, Strategy
 
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch": 16, "learning_rate": 0.05, "quiet": True}
@@ -89,6 +94,7 @@ def test_without_test_images_there_is_no_accuracy(blobs: Dataset) -> None:
         ({"test": ([[0]], [0])}, "test images must be uint8"),
         ({"round_": -1}, "round_=-1 is not the number of a question"),
         ({"epochs": 0}, "--epochs=0 is less than 1"),
+        ({"after": [[3]]}, "after is the answer to the question before, as ask gave it, and not list"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(blobs: Dataset, changes: dict[str, Any], told: str) -> None:
@@ -151,3 +157,138 @@ def test_nothing_is_written(blobs: Dataset, tmp_path: Path, monkeypatch: pytest.
     known = np.where(np.arange(200) < 40, blobs.train_y, -1)
     ask(blobs.train_x, known, 5, "random", num_classes=4, **OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+TINY: dict[str, Any] = {**OPTIONS, "num_classes": 4, "model": "tiny"}
+
+
+def first_labels(images: Dataset, count: int) -> np.ndarray:
+    return np.where(np.arange(len(images.train_y)) < count, images.train_y, -1)
+
+
+def assert_same(one: Asked, other: Asked) -> None:
+    """Bit for bit."""
+    assert (one.round_, one.accuracy, one.config) == (other.round_, other.accuracy, other.config)
+    trees = [(each.picks, each.probs, each.memory, each.variables) for each in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+@pytest.mark.parametrize(
+    ("devices", "options"),
+    [(1, {}), (8, {"trainer": "consistency"}), (1, {"pool_bytes": 9000})],
+    ids=["one device", "eight, with unlabelled images", "images that stream"],
+)
+def test_the_next_question_compiles_nothing(blobs: Dataset, devices: int, options: dict[str, Any]) -> None:
+    """A strategy of one's own, made anew for each question; the labels double between the first two."""
+    options = {**TINY, "devices": jax.devices()[:devices], "test": blobs[2:4], "seed": 5, **options}
+    known, answer = first_labels(blobs, 24), None
+    for question in range(3):
+        memory = None if answer is None else answer.memory
+        heard.clear()
+        answer = ask(blobs.train_x, known, 24, grudge(), after=answer, **options)
+        assert bool(heard) == (question == 0)
+        if question < 2:
+            known[answer.picks] = blobs.train_y[answer.picks]
+    assert answer is not None
+    assert answer.memory["rounds"] == 3
+    assert_same(answer, ask(blobs.train_x, known, 24, grudge(), round_=2, memory=memory, **options))
+
+
+BASE: dict[str, Any] = {"strategy": "margin", "k": 20, "known": 40, **TINY}
+
+
+def asked(images: Dataset, changes: dict[str, Any], **more: Any) -> Asked:
+    given = {"test": images[2:4], "devices": jax.devices()[:1], **BASE, **changes, **more}
+    return ask(images.train_x, **given | {"known": first_labels(images, given["known"])})
+
+
+@pytest.fixture(scope="module")
+def before(blobs: Dataset) -> Asked:
+    return asked(blobs, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "trains_alike"),
+    [
+        ({"k": 7}, True), ({"strategy": grudge()}, True), ({"seed": 1}, True), ({"known": 70}, True),
+        ({"strategy": "learning_loss"}, False), ({"known": 10}, False), ({"test": None}, False),
+        ({"trainer": "consistency"}, False), ({"devices": jax.devices()[:2]}, False), ({"pool_bytes": 9000}, False),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_what_is_another_than_before_is_made_anew(
+    blobs: Dataset, before: Asked, changes: dict[str, Any], trains_alike: bool
+) -> None:
+    changed = asked(blobs, changes, after=before)
+    assert_same(changed, asked(blobs, changes, round_=1))
+    assert before.kept is not None
+    assert changed.kept is not None
+    assert (changed.kept.lab.engine is before.kept.lab.engine) == trains_alike
+
+
+def test_to_and_fro(blobs: Dataset, before: Asked) -> None:
+    """What was kept of a question with another k, or another strategy, is not used for the one after it."""
+    following = asked(blobs, {}, round_=2)
+    for changes in ({"k": 7}, {"strategy": grudge()}):
+        assert_same(asked(blobs, {}, after=asked(blobs, changes, after=before)), following)
+
+
+def test_other_images_are_seen_whatever_array_they_are_in(blobs: Dataset) -> None:
+    """Of one mean and deviation, so that no option tells that they are others."""
+    images, tests = blobs.train_x.copy(), blobs.test_x.copy()
+    options = {**TINY, "test": (tests, blobs.test_y), "devices": jax.devices()[:1]}
+    known = first_labels(blobs, 40)
+    answer = ask(images, known, 20, "margin", **options)
+    images[:] = images[:, ::-1]
+    answer = ask(images, known, 20, "margin", after=answer, **options)
+    assert_same(answer, ask(images.copy(), known, 20, "margin", round_=1, **options))
+    tests[:] = np.roll(tests, 1, axis=0)
+    answer = ask(images, known, 20, "margin", after=answer, **options)
+    assert_same(answer, ask(images.copy(), known, 20, "margin", round_=2, **options))
+    assert answer.accuracy is not None
+    assert answer.accuracy < 0.5
+
+
+def test_an_answer_that_was_pickled(blobs: Dataset) -> None:
+    known = first_labels(blobs, 40)
+    answer = ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], **TINY)
+    back = pickle.loads(pickle.dumps(answer))
+    assert_same(back, answer)
+    assert back.kept is None
+    following = [ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], after=one, **TINY) for one in (answer, back)]
+    assert_same(*following)
+    with pytest.raises(InputError, match="memory is not that of an answer of this strategy for this pool"):
+        ask(blobs.train_x[:150], known[:150], 20, grudge(), after=answer, **TINY)
+    for twice in ({"round_": 1}, {"memory": answer.memory}):
+        with pytest.raises(InputError, match="after tells the number of the question and the memory: give it, or"):
+            ask(blobs.train_x, known, 20, grudge(), after=answer, **twice, **TINY)
+
+
+def test_an_answer_is_shown_in_a_line(before: Asked) -> None:
+    assert str(before) == f"<Asked: question 0, 20 picks of 200 images, accuracy {before.accuracy:.2%}>"
+    untested = dataclasses.replace(before, accuracy=None, round_=3, probs=np.zeros((6000, 4)))
+    assert repr(untested) == "<Asked: question 3, 20 picks of 6,000 images, no test images>"
+
+
+def test_what_is_assumed_is_said_once(
+    blobs: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**TINY, "batch": None, "learning_rate": None, "quiet": False, "mean": (0.25,), "std": (0.125,)}
+    answer = ask(blobs.train_x, first_labels(blobs, 40), 5, "random", **options)
+    assert capsys.readouterr().err.splitlines() == [
+        "ask: 200 images of 8 x 8 x 1, 40 of them labelled, 4 classes; trained with mean=(0.25,), std=(0.125,), "
+        "mirror=False, crop=0, model='tiny', batch=16, learning_rate=0.0354, epochs=3, milestones=(0.5333, 0.8)"
+    ]
+    monkeypatch.setattr(sys.modules["jaxdal.progress"], "EVERY", 0.0)
+    ask(blobs.train_x, first_labels(blobs, 45), 5, "random", after=answer, **options)
+    told = capsys.readouterr().err.splitlines()
+    assert told
+    assert all(line.startswith("question 1, 45 labels: epoch ") for line in told)
+
+
+def test_a_question_has_its_number() -> None:
+    stream = io.StringIO()
+    with Progress([8], 16, question=3, epochs=2, stream=stream, now=iter(range(0, 900, 100)).__next__) as progress:
+        progress.start_round(0, 40)
+        progress.advance(4)
+    assert stream.getvalue() == "question 3, 40 labels: epoch 2/2, - images/s, - left\n"
