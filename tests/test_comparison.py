@@ -66,18 +66,19 @@ def test_the_worst_class_of_every_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("folder", "method", "told"), [
-    ("mixmatch_mirror_cpu", "ssl_diff2aug_direct", [93.9, 97.7, 97.7, 98.0, 97.6]),
-    ("mixmatch_mirror_cpu", "ssl_diff2aug_kmeans", [93.9, 96.8, 96.8, 96.8, 96.6]),
-    ("mnist_cpu", "ssl_diff2aug_direct", [85.5, 93.8, 35.0, 91.9, 92.5]),
-    ("mnist_cpu", "ssl_diff2aug_kmeans", [85.5, 83.3, 91.0, 0.7, 88.9]),
+    ("mixmatch_mirror_cpu", "ssl_diff2aug_direct", [93.7, 97.5, 97.6, 97.2, 97.5]),
+    ("mixmatch_mirror_cpu", "ssl_diff2aug_kmeans", [93.7, 96.5, 96.7, 96.7, 96.6]),
+    ("mnist_cpu", "ssl_diff2aug_direct", [84.8, 52.7, 35.0, 0.0, 92.5]),
+    ("mnist_cpu", "ssl_diff2aug_kmeans", [84.8, 63.9, 6.0, 0.7, 81.6]),
 ])  # fmt: skip
 def test_worst_digits_of_results_md(folder: str, method: str, told: list[float]) -> None:
     found = read([Path(__file__).parent.parent / "experiments/results" / folder]).experiments
     rounds = pd.concat(one.rounds for one in found if one.labels == [1200, 3600, 6000, 8400, 10800])
-    own = rounds[rounds["method"].str.startswith(method) & (rounds["seed"] == 0)]
+    own = rounds[rounds["method"].str.startswith(method) & rounds["seed"].isin([0, 1, 2])]
+    worst = own.groupby("labelled")["accuracy_worst"].min()
     written = (Path(__file__).parent.parent / "RESULTS.md").read_text()
     assert all(f", {share:.1f} |" in written for share in told)
-    assert [f"{100 * share:.1f}" for share in own["accuracy_worst"]] == [f"{share:.1f}" for share in told]
+    assert [f"{100 * share:.1f}" for share in worst] == [f"{share:.1f}" for share in told]
 
 
 def test_api_pairs_the_seeds_that_both_finished(tmp_path: Path) -> None:
