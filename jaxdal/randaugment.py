@@ -1,5 +1,8 @@
 """RandAugment as array functions: strong distortion of one image, on the device. The results are Pillow's.
 
+But for `auto_contrast`, which in rare pixels is brighter by one: where a stretched value is a whole number, Pillow's
+floating-point scale may end just below it, and is cut.
+
 Cubuk et al. (2020), arXiv 1909.13719, with the operations and ranges of FixMatch (Sohn et al. 2020, arXiv 2001.07685,
 appendix E). An image is u8[H, W, C]; what is said of grey values or colours holds for one channel or three.
 Arithmetic is in integers wherever Pillow rounds.

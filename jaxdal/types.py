@@ -141,7 +141,8 @@ class Signal(NamedTuple):
 
     per_batch(keys: key[B], network, variables, aux, x: u8[B, H, W, C]) -> [B, ...]; one key per example, so that
     the batch size of scoring changes nothing. prepare(key, network, variables, pool, known) -> aux, once per round; it
-    takes a pool that fits on a device.
+    takes a pool that fits on a device. Its key is the one that those of the examples are folded from, by their places,
+    and `split` makes the same keys of it: a signal that draws in both must fold in something of its own.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """AdversarialBIM against a loop over single examples, against a closed form, and on planted boundaries."""
 
+import decimal
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from reference import adversarial_bim as reference
 
 from jaxdal.errors import InputError
 from jaxdal.signals import Gather
-from jaxdal.strategies.adversarial_bim import adversarial_bim, squared_distance
+from jaxdal.strategies.adversarial_bim import adversarial_bim, log_odds_against, squared_distance
 from jaxdal.types import Network
 
 N, SHAPE, CLASSES = 40, (2, 3, 2), 4
@@ -70,9 +71,11 @@ def compare(found: np.ndarray, expected: list[float]) -> None:
     assert agree.mean() >= 0.95, np.stack([found, expected])[:, ~agree]
 
 
+@pytest.mark.parametrize("scale", [1, 30])
 @pytest.mark.parametrize("seed", range(3))
-def test_distance_is_that_of_the_loop(seed):
-    kernel, bias = weights(seed)
+def test_distance_is_that_of_the_loop(seed, scale):
+    """A network that is 30 times as sure has gaps of up to 400 between its logits, and the same boundaries."""
+    kernel, bias = weights(seed, scale=scale)
     f, gradient = reference.linear(kernel.astype(np.float64), bias.astype(np.float64))
     expected = [reference.squared_distance(f, gradient, x, 0.05, 100) for x in exact(images(seed))]
     assert len(set(np.round(expected, 6))) > 10
@@ -112,6 +115,37 @@ def test_two_classes_in_closed_form():
     compare(distances(linear, (kernel, bias), x, epsilon=0.02), (steps**2 * 0.02**2 * np.prod(SHAPE)).tolist())
 
 
+@pytest.mark.parametrize("moved", ["one logit", "both"])
+def test_two_classes_in_closed_form_however_sure(moved):
+    """The gap is added as a bias: a step takes as much off it where p_y rounds to 1 as elsewhere."""
+    kernel = np.random.default_rng(0).standard_normal((12, 2)).astype(np.float32) / 5
+    if moved == "one logit":
+        kernel = np.float32([[1 / 12, 0]] * 12)
+    x, gaps = np.full((1, *SHAPE), 128, np.uint8), (5.1, 20.1, 30.1, 36.1, 50.1, 80.1)
+    found = [distances(linear, (kernel, np.float32([gap, 0])), x, epsilon=0.5, cap=200)[0] for gap in gaps]
+    weight = (kernel[:, 0] - kernel[:, 1]).astype(np.float64)
+    expected = [reference.steps_of_two_classes(gap, weight, 0.5) ** 2 * 0.5**2 * 12 for gap in gaps]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [0, 3, 12, 30, 100])
+def test_the_direction_is_that_of_the_cross_entropy(gap):
+    """With 60 digits for W (p - e_y), which hold 1 - p_y, down to 1e-43 here."""
+    kernel, bias = weights(3)
+    bias[2] += gap
+    x = exact(images(0))[:1]
+    f, gradient = reference.linear(kernel.astype(np.float64), bias.astype(np.float64))
+    y = int(np.argmax(f(x[0])))
+    with decimal.localcontext(prec=60):
+        powers = [decimal.Decimal(float(z)).exp() for z in f(x[0])]
+        residual = [power / sum(powers) - (number == y) for number, power in enumerate(powers)]
+        of_ce = [sum(decimal.Decimal(float(w)) * r for w, r in zip(row, residual, strict=True)) for row in kernel]
+    expected = gradient(x[0], y)
+    np.testing.assert_array_equal(np.sign(expected).ravel(), [-1 if one < 0 else 1 for one in of_ce])
+    ours = jax.grad(lambda x: jnp.sum(log_odds_against(linear((kernel, bias), x), jnp.asarray([y]))))
+    np.testing.assert_allclose(ours(x.astype(np.float32))[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_cap_is_the_last_step_that_counts():
     """Gaps of up to 13 steps."""
     kernel = np.zeros((12, 2), np.float32)
@@ -135,18 +169,27 @@ def test_batches_change_nothing():
     np.testing.assert_allclose(distances(linear, variables, images()[order]), together[order], rtol=1e-5)
 
 
-def test_a_gradient_that_underflows_is_no_small_distance():
-    """The published code gives the surest example 0, and buys it first."""
-    kernel, bias = weights(2)
-    x = images(2)
-    sure = distances(linear, (1000 * kernel, 1000 * bias), x)
-    assert np.isinf(sure).sum() > N // 2
-    near = distances(linear, (kernel, bias), x)
+def test_a_sure_network_is_no_farther_from_its_boundaries():
+    """Two classes, whose boundary and directions stay when all is multiplied by 1000; the gaps are some thousands."""
+    kernel, bias = weights(2, 2)
+    near = distances(linear, (kernel, bias), images(2))
+    assert np.isfinite(near).all()
+    compare(distances(linear, (1000 * kernel, 1000 * bias), images(2)), near)
+
+
+def test_a_gradient_that_is_zero_is_no_small_distance():
+    """Where tanh rounds to 1, no step is taken. The published code gives such an example 0, and buys it first."""
+    kernel, bias = weights(7, 9, 0.6)
+    top, x = np.random.default_rng(8).standard_normal((9, CLASSES)).astype(np.float32), images(1)
+    flat = distances(bent, (1000 * kernel, 1000 * bias, top), x)
+    assert np.isinf(flat).sum() > N // 2
+    near = distances(bent, (kernel, bias, top), x)
     assert np.isfinite(near).sum() > N // 2
+    both = np.where(np.arange(N) % 2, flat, near)
     picks, _ = adversarial_bim().select(
-        jax.random.key(0), np.full(N, -1, np.int32), N, (), np.where(near > 1, sure, near), np.full((N, 3), 1 / 3)
+        jax.random.key(0), np.full(N, -1, np.int32), N, (), both, np.full((N, 3), 1 / 3)
     )
-    assert not np.isinf(np.where(near > 1, sure, near)[picks[: int((near <= 1).sum())]]).any()
+    assert np.isfinite(both[picks[: int(np.isfinite(both).sum())]]).all()
 
 
 def test_ties_go_by_margin_and_what_never_changes_comes_last():
@@ -198,6 +241,15 @@ def test_picks_are_valid_whatever_the_network_says(scale):
 
 def test_one_class_is_never_left():
     np.testing.assert_array_equal(distances(linear, weights(0, 1), images()), np.inf)
+    np.testing.assert_array_equal(log_odds_against(jnp.ones((3, 1)), jnp.zeros(3, jnp.int32)), 0)
+
+
+def test_classes_that_are_ruled_out_are_never_reached():
+    kernel, _ = weights(0)
+    bias = np.float32([1, -np.inf, -np.inf, -np.inf])
+    np.testing.assert_array_equal(distances(linear, (kernel, bias), images()), np.inf)
+    kernel[:, 1:] = 0
+    np.testing.assert_array_equal(distances(linear, (kernel, bias), images(), cap=3), np.inf)
 
 
 def test_what_cannot_be_is_refused():

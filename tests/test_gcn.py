@@ -21,6 +21,7 @@ from jaxdal.types import Strategy
 gcn = import_module("jaxdal.strategies.gcn")  # by name, as in the tests of the other strategies
 BOTH = ["uncertain_gcn", "core_gcn"]
 SIZE, WIDTH, HIDDEN, K = 61, 7, 11, 10
+FEW = 2  # picks of a query for which a subset of 25 nodes is drawn
 
 
 @functools.cache  # so that tests share compiled programs
@@ -52,9 +53,9 @@ def initial(key: jax.Array) -> list[np.ndarray]:
 
 
 def nodes_of(pool: dict[str, np.ndarray], subset: int) -> np.ndarray:
-    """Which examples are nodes in a query of `alone`."""
+    """Which examples are nodes in a query of `alone` for FEW."""
     key = jax.random.split(keys_for(0, 0).select)[0]
-    return np.asarray(gcn.nodes(key, jnp.asarray(pool["known"]), subset, K))
+    return np.asarray(gcn.nodes(key, jnp.asarray(pool["known"]), subset, FEW))
 
 
 def test_low_rank_adjacency_is_the_adjacency():
@@ -240,18 +241,30 @@ def test_the_first_ones_are_few_classes_of_a_sorted_pool():
 
 def test_only_nodes_are_bought_and_nothing_else_matters():
     pool = some_pool(4, SIZE, WIDTH)
-    node, picks = nodes_of(pool, 25), alone(ON_SOME, pool, K)
+    node, picks = nodes_of(pool, 25), alone(ON_SOME, pool, FEW)
     assert (node & (pool["known"] < 0)).sum() == 25
     assert node[picks].all()
     pool["features"][~node] = 100
-    assert alone(ON_SOME, pool, K) == picks
+    assert alone(ON_SOME, pool, FEW) == picks
 
 
-def test_there_are_always_enough_nodes():
+@pytest.mark.parametrize("subset", [2, 4, 25])
+def test_there_are_always_enough_nodes(subset):
+    """More than are picked, or all: to buy all nodes would be a random choice."""
     pool = some_pool(4, SIZE, WIDTH)
-    node = nodes_of(pool, 4)
-    picks = alone(small("uncertain_gcn", "subset=4, epochs=2"), pool, K)
-    assert sorted(picks) == np.flatnonzero(node & (pool["known"] < 0)).tolist()
+    node = nodes_of(pool, subset) & (pool["known"] < 0)
+    assert node.sum() == (subset if subset > FEW else (pool["known"] < 0).sum())
+    assert node[alone(small("uncertain_gcn", f"subset={subset}, epochs=2"), pool, FEW)].all()
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_choice_remains_where_more_is_bought_than_the_subset_has(name):
+    """K of a subset of K: nodes are all that is unlabelled. Six islands, 18 of 40 examples, are not found by chance."""
+    pool = islands(0)
+    picks = alone(small(name, f"dropout=0, subset={K}"), pool, K)
+    assert picks == alone(small(name, "dropout=0, subset=None"), pool, K)
+    found = set(pool["group"][picks].tolist())
+    assert found >= set(range(1, 7)) if name == "core_gcn" else 0 not in found
 
 
 @pytest.mark.parametrize(
@@ -276,8 +289,8 @@ def test_options_that_mean_nothing(text, what):
 
 def test_one_run_on_eight_devices():
     pool = some_pool(7, SIZE, WIDTH)
-    picks, program = split(ON_SOME, pool, K, devices=8)
-    assert picks == alone(ON_SOME, pool, K)
+    picks, program = split(ON_SOME, pool, FEW, devices=8)
+    assert picks == alone(ON_SOME, pool, FEW)
     for width in (WIDTH, HIDDEN):
         rows = {int(rows) for rows in re.findall(rf"f32\[(\d+),{width}\]", program)}
         assert 8 in rows, "an eighth, rounded up"

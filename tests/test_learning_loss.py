@@ -134,14 +134,24 @@ def test_only_the_subset_is_looked_at():
     known = np.where(np.arange(200) < 20, 1, -1).astype(np.int32)
     select = jax.jit(learning_loss(subset=30).select, static_argnums=2)
     best = set(np.argsort(-np.where(known < 0, predicted, -1))[:10].tolist())
-    draws = [select(jax.random.key(seed), known, 10, (), predicted)[0].tolist() for seed in range(40)]
-    assert all(known[picks].max() < 0 and len(set(picks)) == 10 for picks in draws)
+    draws = [select(jax.random.key(seed), known, 3, (), predicted)[0].tolist() for seed in range(130)]
+    assert all(known[picks].max() < 0 and len(set(picks)) == 3 for picks in draws)
     assert all(np.all(np.diff(predicted[picks]) < 0) for picks in draws), "best first"
     found = np.mean([len(best & set(picks)) for picks in draws])
     assert 0.8 < found < 2.7, "30 of 180 hold a sixth of the best ten: 1.7 on average"
     assert len({pick for picks in draws for pick in picks}) > 30, "of all, each time others: not the first of the file"
     everything = select(jax.random.key(0), known, 180, (), predicted)[0]
-    assert sorted(everything.tolist()) == list(range(20, 200)), "more picks than the subset has: it grows"
+    assert everything.tolist() == sorted(range(20, 200), key=lambda i: -predicted[i]), "all that there is, best first"
+
+
+@pytest.mark.parametrize("subset", [1, 100, 1800, None])
+def test_the_largest_are_found_where_no_less_is_bought_than_the_subset_has(subset):
+    """100 of 1,800: of a subset of 100, all would be bought, a random choice; so all are looked at."""
+    predicted = np.random.default_rng(1).permutation(2000).astype(np.float32)
+    known = np.where(np.arange(2000) < 200, 1, -1).astype(np.int32)
+    select = jax.jit(learning_loss(subset=subset).select, static_argnums=2)
+    best = np.argsort(np.where(known < 0, -predicted, np.inf), kind="stable")[:100].tolist()
+    assert select(jax.random.key(0), known, 100, (), predicted)[0].tolist() == best
 
 
 def test_a_subset_larger_than_what_is_left_has_nothing_known_in_it():

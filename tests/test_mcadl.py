@@ -177,6 +177,12 @@ def test_published_uncertainty():
     assert found[~sure].mean() < 1
 
 
+def test_best_versus_second():
+    probs = softmax_rows(1)
+    expected = [reference.best_versus_second(row) for row in probs.astype(float)]
+    np.testing.assert_allclose(mcadl.best_versus_second(probs), expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("now", [[0.2, 0.9, 0.5], [0.6, 0.9, 0.5], [0, 0, 0], [0.1, 0.1, 1]])
 @pytest.mark.parametrize("last", [[0, 0, 0], [0.3, 0.3, 0.3], [1, 1, 1]])
 def test_class_weights(now, last):

@@ -1,6 +1,7 @@
 """Steps of the semi-supervised trainers against a slow restatement and PyTorch, and the pieces they are made of."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -182,6 +183,52 @@ def test_the_average_forgets_where_it_began():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.average["params"], expected)
     assert engine.answering(state)["params"] is state.average["params"]
     assert engine.answering(state)["batch_stats"] is state.average["batch_stats"]
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"), [("supervised", 1), ("mixmatch", 2), ("consistency", 2), ("fixmatch(unlabelled=2)", 1)]
+)
+def test_every_pass_drops_out_by_a_key_of_its_own(text, passes):
+    """Guesses too, and not what the mixed images drop: a network that drops out is another one at every pass."""
+    network, trainer, used = perceptron.network(), trainers.build(text), []
+
+    def note(key):
+        used.append(tuple(jax.random.key_data(key).tolist()))
+
+    def apply(variables, x, *, train=False, dropout_key=None, chunks=1):
+        assert dropout_key is not None
+        note(dropout_key)
+        return perceptron.network().apply(variables, x, train=train, chunks=chunks)
+
+    def noted(view):
+        return lambda key, x: note(key) or view(key, x)
+
+    network = network._replace(apply=apply, augment=noted(network.augment), weak=noted(network.weak))
+    variables = perceptron.network().init(jax.random.key(0))
+    batch = perceptron.batch(SIZE, SIZE * trainer.unlabelled)
+    (phase,) = trainer.phases
+    for key in (KEY, jax.random.key(12)):
+        phase.loss(network, variables, batch, key, moment(STEP, PER_EPOCH, 10))
+    views = {"supervised": 1, "mixmatch": 2, "consistency": 2}.get(text, 3)
+    assert len(used) == 2 * (passes + views)
+    assert len(set(used)) == len(used), "of dropout or of augmentation, in one step or in two"
+
+
+def test_what_is_not_said():
+    """Numbers as the papers have them; of the weight and the ramp of the squared difference, the presets have them."""
+    numbers = {
+        "mixmatch": {"weight": None, "temperature": 0.5, "alpha": 0.75, "average": 0.999, "ramp_epochs": None},
+        "consistency": {"weight": None, "ramp_epochs": None},
+        "fixmatch": {"threshold": 0.95, "unlabelled": 7, "weight": 1, "average": 0.999},
+    }
+    for name, expected in numbers.items():
+        options = inspect.signature(trainers.TRAINERS[name]).parameters
+        presets = {} if name == "fixmatch" else {"preset": "paper"}
+        assert {option: options[option].default for option in options} == expected | presets, name
+    built = {name: trainers.build(name) for name in numbers}
+    assert {name: (one.unlabelled, one.average) for name, one in built.items()} == {
+        "mixmatch": (1, 0.999), "consistency": (1, None), "fixmatch": (7, 0.999),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["mixmatch(weight=0, alpha=0)", "consistency(weight=0)", "fixmatch(weight=0)"])

@@ -255,9 +255,11 @@ def test_groups_get_their_shares_and_the_smallest_margins_go_first(seed):
     assert order[after].tolist() == expected, "the order of the pool does not matter"
 
 
-def test_clusters_are_those_at_the_end_of_lloyd_s_algorithm():
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_clusters_are_those_at_the_end_of_lloyd_s_algorithm(offset):
     """Of a crowd without groups, where the first centres are far from the last ones: scikit-learn's from the same."""
     pool, known = some_pool(2, 300, 3), some_pool(2, 300, 3)["known"]
+    pool["features"] += np.float32(offset)  # far from the origin, where matrix products lose digits
     pool[two_view_margin().name] = -np.random.default_rng(0).permutation(300).astype(np.float32) / 300
     left, x = known < 0, distances.comparable(jnp.asarray(pool["features"]))
     start = seed_rows(keys_for(0, 0).select, x - x[left].mean(0), jnp.asarray(left), 7)

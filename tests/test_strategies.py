@@ -186,6 +186,7 @@ DEFAULTS = {
     "albl": {"experts": ("least_confidence", "coreset"), "mode": "iwacc", "delta": 0.1},
     "bald": {"draws": 10},
     "cluster_margin": {"n_clusters": None, "candidates": 10, "order": "random"},
+    "kmeans": {"n_init": 1, "max_iter": 100, "tol": 1e-4},
     "uncertain_gcn": {"s_margin": 0.1},
     "learning_loss": {"margin": 1, "weight": 1, "stop": 0.6, "subset": 10_000},
     "mcadl": {"mode": "paper-intent"},

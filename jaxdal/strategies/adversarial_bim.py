@@ -14,6 +14,17 @@ WALKING, FLIPPED, STUCK = (np.int32(state) for state in range(3))
 TAIL = 8  # once this part of a batch is left, the others are not computed any more
 
 
+def log_odds_against(logits: Array, answer: Array) -> Array:
+    """log((1 - p_y) / p_y) of the class y that is the answer: f32[B, K], i32[B] -> f32[B].
+
+    As logsumexp of the other logits minus that of y. 0 where that is not finite, as for a single class.
+    """
+    own = answer[:, None] == jnp.arange(logits.shape[-1], dtype=answer.dtype)
+    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+    against = others - jnp.sum(jnp.where(own, logits, 0), axis=-1)
+    return jnp.where(jnp.isfinite(against), against, 0)
+
+
 def squared_distance(epsilon: float = 0.05, cap: int = 100) -> Signal:
     """How far the basic iterative method goes until the answer changes: |eta|², f32[N], normalised units; inf if never.
 
@@ -21,6 +32,11 @@ def squared_distance(epsilon: float = 0.05, cap: int = 100) -> Signal:
         eta_{s+1} = eta_s + epsilon sign(grad_x CE(f(x + eta_s), y))    until argmax f(x + eta_s) != y or s = cap:
     Kurakin, Goodfellow and Bengio (2017), section 2.2, without its clipping. Where no element of the gradient is other
     than 0 or NaN nothing will change any more, and the example counts as one that never does.
+
+    The sign is taken of the gradient of o = `log_odds_against` y, of which CE = log(1 + exp(o)) is a function:
+        grad CE = (1 - p_y) grad o,    1 - p_y > 0.
+    That of CE itself loses -grad f_y where the network is sure: in float32, p_y - 1 is exactly 0 from 17 between the
+    logits on.
     """
     if not (isinstance(epsilon, float | int) and 0 < epsilon < float("inf")):
         raise InputError(f"epsilon={epsilon} of adversarial_bim is not a step")
@@ -32,10 +48,10 @@ def squared_distance(epsilon: float = 0.05, cap: int = 100) -> Signal:
         start = network.normalise(x)
         answer = jnp.argmax(network.apply(variables, start)[0], axis=-1)
 
-        def loss(x: Array, answer: Array) -> tuple[Array, Array]:
+        def climbed(x: Array, answer: Array) -> tuple[Array, Array]:
             logits, _ = network.apply(variables, x)
-            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), answer[:, None], axis=-1)
-            return -jnp.sum(chosen), jnp.argmax(logits, axis=-1)  # each row's gradient is its own: evaluation mode
+            against = jnp.sum(log_odds_against(logits, answer))  # each row's gradient is its own: evaluation mode
+            return against, jnp.argmax(logits, axis=-1)
 
         def attack(start: Array, answer: Array, walked: Walk, enough: int) -> Walk:
             """Go on until `enough` rows or fewer are on their way, or all have gone `cap` steps."""
@@ -46,7 +62,7 @@ def squared_distance(epsilon: float = 0.05, cap: int = 100) -> Signal:
 
             def one_step(walk: Walk) -> Walk:
                 steps, state, step = walk
-                gradient, now = jax.grad(loss, has_aux=True)(start + epsilon * steps, answer)
+                gradient, now = jax.grad(climbed, has_aux=True)(start + epsilon * steps, answer)
                 direction = jnp.nan_to_num(jnp.sign(gradient))
                 stuck = ~jnp.any(direction != 0, axis=(1, 2, 3))
                 after = jnp.where(now != answer, FLIPPED, jnp.where(stuck, STUCK, WALKING))
@@ -81,7 +97,9 @@ def adversarial_bim(epsilon: float = 0.05, cap: int = 100) -> Strategy:
     epsilon: the length of a step in every pixel, in normalised units. cap: steps before an example is given up.
     Deviations from the comparison's published code:
     - An example that never changes is infinitely far. There it gets the distance that it went, which is 0 where the
-      gradient underflows: the surest examples are bought first.
+      gradient is: examples that the network is very sure of are bought first.
+    - The gradient of the cross entropy is that of the log-odds, times a factor that does not change its sign. There it
+      loses -grad f_y, and with it its direction, where the network is sure (see `squared_distance`).
     - Ties go by the margin of the clean example, and not by what the sort makes of the order of the file.
     - All examples of a batch go at once. As there, nothing is clipped to valid pixels or to a largest perturbation.
     A loop of gradients is slow for convolutional networks on a CPU (jax-ml/jax#12868), except for lenet.

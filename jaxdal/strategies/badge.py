@@ -55,7 +55,8 @@ def badge() -> Strategy:
     D_i the distance to the nearest centre (the code's variable `D2` is D, squared when drawing).
     logits: f32[N, K], features: f32[N, d] -> picks: i32[k], in order. O(k N (K + d)) time, O(N (K + d)) memory.
 
-    Deviations, none of which changes a probability of the paper:
+    Deviations, none of which changes a probability of the paper, but among examples of less than 1e-19 of the largest
+    doubt (1 - p), of which float32 has no squares: their gradients are at distance 0 from each other.
     - distances from the factors (see `squared_distances_to`), not from N x K d numbers in float64;
     - K is the number of classes, where the published code counts the classes among hidden labels;
     - a picked example never returns (there it can, by a rounding residue);

@@ -13,8 +13,12 @@ def gaps(features: Array, known: Array) -> Array:
     """Squared distance of every unknown example to the nearest labelled one: f32[N, d], i32[N] -> f32[N].
 
     -inf for what is known; inf for all others if nothing is. The nearest is found by matrix products around the mean,
-    its distance is taken by differences: exact up to a choice between equally near ones. O(N L d) for L labelled
-    examples although shapes are static, since only chunks that have labelled rows are compared with.
+    its distance is taken by differences. O(N L d) for L labelled examples although shapes are static, since only chunks
+    that have labelled rows are compared with.
+
+    Where several labelled examples are 100 times nearer than the mean of all, or more, another of them may be taken for
+    the nearest (`nearest`), and the gap is too large: by 6 % at most where they are 170 times nearer, by half at 500
+    times, by 170 % at 1,700 (tight normal classes in 64 dimensions, 60 labelled examples of each).
     """
     labelled = known >= 0
     # The labelled ones first. Not by `nonzero`: its prefix sum takes N^2 / n operations where n devices share the rows.

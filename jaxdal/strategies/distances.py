@@ -18,9 +18,10 @@ SHARED = 8  # picks, at most, that share one read of the features
 
 
 def comparable(x: Array) -> Array:
-    """Return numbers whose squares neither overflow nor vanish: scaled by a power of two, what is not finite is 0.
+    """Return numbers whose squares do not overflow, nor vanish as a whole: the largest is brought near 1. f32[N, d].
 
-    Every rule here chooses the same whatever the unit of length, and such a scale rounds nothing. f[N, d] -> f32[N, d].
+    By a power of two, which rounds nothing; every rule here chooses the same whatever the unit of length. What is not
+    finite is 0. Squares of numbers below 1e-19 of the largest do vanish: one wild row makes all others look alike.
     """
     x = x.astype(jnp.float32)
     x = jnp.where(jnp.isfinite(x), x, 0.0)

@@ -132,9 +132,12 @@ def fit(key: Array, graph: Graph, known: Array, node: Array, options: Options) -
 
 
 def nodes(key: Array, known: Array, subset: int | str | None, k: int) -> Array:
-    """Choose who takes part: all that is labelled, and `subset` of the rest, or k where that is more. -> bool[N]."""
+    """Choose who takes part: all that is labelled, and `subset` of the rest, all of it if k is no less. -> bool[N]."""
     size = known.shape[0]
-    count = size if subset is None else max(k, PUBLISHED_NODES if subset == "first" else int(subset))
+    if subset == "first":
+        count = max(PUBLISHED_NODES, k)
+    else:
+        count = size if subset is None or k >= int(subset) else int(subset)
     if count >= size:
         return jnp.ones(size, jnp.bool_)
     place = jnp.arange(size, dtype=jnp.int32)
@@ -179,8 +182,9 @@ def uncertain_gcn(
     unlabelled nodes; q, their answer, is near 0 far from everything labelled. The smallest |q - s_margin| first.
     features: f32[N, d] -> picks: i32[k].
 
-    subset: unlabelled nodes, drawn anew at every query, None for all; k if that is more. Only nodes are bought. "first"
-        takes the first 10,000 of the pool, as the published comparison did: where the pool is sorted by class, as
+    subset: unlabelled nodes, drawn anew at every query; all if it is None, or no more than k, for only nodes are
+        bought, and to buy them all would be a random choice. The paper buys 1,000 of 10,000. "first" takes the first
+        10,000 of the pool (k if that is more), as the published comparison did: where the pool is sorted by class, as
         GTSRB and Tiny-ImageNet are, it can only buy the first few classes.
         Work and memory are those of the whole pool whatever it says: shapes are static, and there may be labels for
         almost all of it.

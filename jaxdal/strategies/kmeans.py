@@ -133,6 +133,9 @@ def kmeans(n_init: int = 1, max_iter: int = 100, tol: float = 1e-4) -> Strategy:
       the published code fails;
     - a feature that is not finite counts as 0.
 
+    Where classes are so tight that examples are 100 times nearer to several centres than to the mean of all, or more,
+    some go to another of these than the nearest (`nearest`): 4 % at 170 times, 30 % at 500 (30 centres in each class).
+
     Sums over a cluster are a scatter: on a GPU their last bits, and with them a pick in ten thousand, may depend on the
     order of additions, unless XLA_FLAGS has --xla_gpu_deterministic_ops=true.
     """

@@ -53,7 +53,9 @@ def _predicted_loss(keys: Array, network: Network, variables: Tree, aux: Tree, x
 predicted_loss = Signal("predicted_loss", _predicted_loss)  # f32[N], of a trainer that `learning_loss` has wrapped
 
 
-def learning_loss(margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, subset: int = 10_000) -> Strategy:
+def learning_loss(
+    margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, subset: int | None = 10_000
+) -> Strategy:  # fmt: skip
     """The largest predicted loss first, within a random subset of the pool: Yoo and Kweon (2019).
 
     The loss module reads the maps of the classifier's stages and is trained with it, by the same optimiser:
@@ -61,8 +63,8 @@ def learning_loss(margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, s
 
     margin, weight: xi and lambda of the paper, equations 2 and 3. stop: share of the epochs after which the module's
     gradient no longer reaches the classifier, 120 of 200 there; 0 keeps it out altogether, so that the classifier is
-    that of all other methods. subset: unlabelled examples that are looked at, redrawn each round; as many as picks if
-    that is more.
+    that of all other methods. subset: unlabelled examples that are looked at, redrawn each round; all if it is None, or
+    no more than k, for to buy all that is looked at would be a random choice. The paper buys 1,000 of 10,000.
 
     Deviations from the comparison's published code, all of them errors there:
     - it buys the smallest predicted losses, of scores whose order was shuffled: a random choice;
@@ -75,7 +77,7 @@ def learning_loss(margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, s
             raise InputError(f"{name}={number!r} of learning_loss is not a number from 0 on")
     if not (isinstance(stop, float | int) and 0 <= stop <= 1):
         raise InputError(f"stop={stop} of learning_loss is not a share of the epochs")
-    if not (isinstance(subset, int) and subset >= 1):
+    if not (subset is None or (isinstance(subset, int) and subset >= 1)):
         raise InputError(f"subset={subset} of learning_loss is not a positive whole number")
 
     def loss(network: Network, variables: Tree, batch: Batch, key: Array, moment: Moment) -> tuple[Array, Tree]:
@@ -96,7 +98,7 @@ def learning_loss(margin: float = 1.0, weight: float = 1.0, stop: float = 0.6, s
 
     def select(key: Array, known: Array, k: int, memory: Tree, predicted: Array) -> tuple[Array, Tree]:
         size = known.shape[0]
-        looked_at = max(subset, k)
+        looked_at = size if subset is None or k >= subset else subset
         if looked_at < size:
             few = top_unknown(jax.random.permutation(key, size).astype(jnp.float32), known, looked_at)
             among = jnp.zeros(size, jnp.bool_).at[few].set(True) & (known < 0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxdal import signals
 from jaxdal.errors import InputError
 from jaxdal.strategies.picking import top_unknown
-from jaxdal.strategies.scores import margin_score
+from jaxdal.strategies.scores import best_and_others
 from jaxdal.types import Array, Network, Pool, Signal, Strategy, Tree
 
 CHUNK = 1024  # labelled images that every image of a batch is compared with at once
@@ -163,6 +163,12 @@ def class_weights(now: Array, last: Array) -> Array:
     return worth / jnp.sum(worth)
 
 
+def best_versus_second(probs: Array) -> Array:
+    """1 - (p_1 - p_2): a term of a sum, so that what rounds to 0 would add nothing anyway. f32[N, K] -> f32[N]."""
+    best, others = best_and_others(probs)
+    return 1.0 + (jnp.max(others, axis=-1) - best)
+
+
 def spread_of_top(probs: Array) -> Array:
     """1 - mean |p - mean p| over the fewest top classes that make more than 1/2 together: f32[N, K] -> f32[N].
 
@@ -209,7 +215,7 @@ def mcadl(mode: str = "paper-intent") -> Strategy:
         if mode == "reference":
             exam, u = jnp.where(known >= 0, answer, -1), spread_of_top(probs)
         else:
-            exam, u = memory.bought, 1.0 + margin_score(probs)
+            exam, u = memory.bought, best_versus_second(probs)
         now, accuracy = marks(exam, known, classes)
         last, _ = marks(memory.last, known, classes)
         worth = class_weights(now, last)[likeness[:, 0].astype(jnp.int32)]

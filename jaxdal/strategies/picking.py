@@ -15,10 +15,11 @@ def top_unknown(score: Array, known: Array, k: int) -> Array:
     """Return the k unknown examples of largest score, best first, ties by index. score: f32[N] -> i32[k].
 
     A score that is not finite counts as the worst (NaN, -inf) or the best (inf) finite one, so that k picks are always
-    unknown as long as k examples are.
+    unknown as long as k examples are. -0 is 0, which `jax.lax.top_k` would put above it.
     """
     limit = jnp.finfo(score.dtype)
     score = jnp.nan_to_num(score, nan=limit.min, posinf=limit.max, neginf=limit.min)
+    score = jnp.where(score == 0, 0, score)  # a sum may leave out + 0
     return jax.lax.top_k(jnp.where(known < 0, score, -jnp.inf), k)[1].astype(jnp.int32)
 
 

@@ -8,16 +8,30 @@ from jaxdal.strategies.picking import top_unknown
 from jaxdal.types import Array, Strategy, Tree
 
 
+def best_and_others(probs: Array) -> tuple[Array, Array]:
+    """The largest probability, f32[N], and all others, f32[N, K], 0 in its place; the first of equal ones is it."""
+    top = jnp.argmax(probs, axis=-1, keepdims=True)  # `top_k` would bring all rows to each device
+    return jnp.max(probs, axis=-1), jnp.where(jnp.arange(probs.shape[-1]) == top, 0, probs)
+
+
 def least_confidence_score(probs: Array) -> Array:
-    """One minus the largest probability (Lewis and Gale 1994; Wang and Shang 2014). probs: f32[N, K] -> f32[N]."""
-    return 1.0 - jnp.max(probs, axis=-1)
+    """One minus the largest probability (Lewis and Gale 1994; Wang and Shang 2014). probs: f32[N, K] -> f32[N].
+
+    As the sum of the other ones: in float32, whatever is surer than 1 - 3e-8 has a largest probability of exactly 1.
+    """
+    return jnp.sum(best_and_others(probs)[1], axis=-1)
 
 
 def margin_score(probs: Array) -> Array:
-    """Second best minus best probability (Scheffer et al. 2001): 0 is the most uncertain. f32[N, K] -> f32[N]."""
-    top = jnp.argmax(probs, axis=-1, keepdims=True)
-    others = jnp.where(jnp.arange(probs.shape[-1]) == top, -jnp.inf, probs)
-    return jnp.max(others, axis=-1) - jnp.max(probs, axis=-1)  # `top_k` would bring all rows to each device
+    """log((1 - m) / m) of the margin m = p_1 - p_2 (Scheffer et al. 2001): the larger, the less m. f32[N, K] -> f32[N].
+
+    Some monotone function of m it must be, for in float32 m itself is exactly 1 for all that the network is sure of.
+    With 1 - m = p_2 + sum of all but p_1, nothing is subtracted but two numbers that are near each other: it is precise
+    at both ends. inf: a tie of the two best; -inf: all others underflow, beyond 87 between the logits.
+    """
+    best, others = best_and_others(probs)
+    second = jnp.max(others, axis=-1)
+    return jnp.log(second + jnp.sum(others, axis=-1)) - jnp.log(best - second)
 
 
 def entropy_score(logits: Array) -> Array:
@@ -37,7 +51,7 @@ def random() -> Strategy:
 
 
 def least_confidence() -> Strategy:
-    """The smallest top probability first (Wang and Shang 2014)."""
+    """The smallest top probability first (Wang and Shang 2014), by what is left to all others."""
 
     def select(key: Array, known: Array, k: int, memory: Tree, probs: Array) -> tuple[Array, Tree]:
         del key
@@ -47,7 +61,7 @@ def least_confidence() -> Strategy:
 
 
 def margin() -> Strategy:
-    """The smallest margin between the two best classes first (Scheffer et al. 2001)."""
+    """The smallest margin between the two best classes first (Scheffer et al. 2001), by `margin_score`."""
 
     def select(key: Array, known: Array, k: int, memory: Tree, probs: Array) -> tuple[Array, Tree]:
         del key

@@ -65,7 +65,7 @@ def view_variance(views: int = 50) -> Signal:
 
 
 def two_view_margin(clean: bool = True) -> Signal:
-    """Second best minus best class of the mean answer to two views: f32[N], 0 is the most uncertain.
+    """`margin_score` of the mean answer to two views: f32[N], the larger, the smaller the margin.
 
     Song et al. (2019, arXiv 1912.00594): Diff2Aug. clean: the first view is the image as it is.
     """

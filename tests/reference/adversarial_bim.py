@@ -10,7 +10,7 @@ from reference.scores import softmax
 def squared_distance(f: Callable, gradient: Callable, x: np.ndarray, epsilon: float, cap: int) -> float:
     """|eta|² of the first eta_s = eta_(s-1) + epsilon sign(grad CE(f(x + eta_(s-1)), y)) with another answer than y.
 
-    Infinite if there is none up to s = cap. f(x) -> logits, gradient(x, y) -> of the cross entropy by x.
+    Infinite if there is none up to s = cap. f(x) -> logits, gradient(x, y) -> of the direction of grad_x CE.
     """
     y, eta = int(np.argmax(f(x))), np.zeros_like(x)
     for _ in range(cap):
@@ -21,14 +21,20 @@ def squared_distance(f: Callable, gradient: Callable, x: np.ndarray, epsilon: fl
 
 
 def linear(kernel: np.ndarray, bias: np.ndarray) -> tuple[Callable, Callable]:
-    """f(x) = x W + b, and grad_x CE = W (p - e_y)."""
+    """f(x) = x W + b, and what has the direction of grad_x CE: W (q - e_y), q the softmax without class y, q_y = 0.
+
+    Since p_j = (1 - p_y) q_j for j != y, p - e_y = (1 - p_y) (q - e_y), and 1 - p_y > 0. In this form, since p_y - 1 is
+    exactly 0 from 37 between the logits on, in float64 as well.
+    """
 
     def f(x):
         return x.reshape(-1) @ kernel + bias
 
     def gradient(x, y):
-        p = softmax(f(x)[None])[0]
-        return (kernel @ (p - np.eye(len(p))[y])).reshape(x.shape)
+        logits, own = f(x), np.arange(kernel.shape[1]) == y
+        q = np.zeros(len(own))
+        q[~own] = softmax(logits[None, ~own])[0]
+        return (kernel @ (q - own)).reshape(x.shape)
 
     return f, gradient
 

@@ -13,14 +13,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def least_confidence(p: Sequence[float]) -> float:
-    """Settles 2009, section 3.1: 1 - P(y* | x), where y* is the most likely class."""
-    return 1.0 - max(p)
+    """Settles 2009, section 3.1: 1 - P(y* | x), y* being the most likely class: all others, for 1 - 1e-17 is 1."""
+    return math.fsum(sorted(p)[:-1])
 
 
-def margin(p: Sequence[float]) -> float:
+def plain_margin(p: Sequence[float]) -> float:
     """Scheffer et al. 2001: P(y1 | x) - P(y2 | x) of the two most likely classes. Small is uncertain."""
     second, first = sorted(p)[-2:]
     return first - second
+
+
+def margin(p: Sequence[float]) -> float:
+    """log(m / (1 - m)) of that m: small is uncertain here too, also where m is 1, from 37 between the logits on."""
+    *others, second, first = sorted(p)
+    with np.errstate(divide="ignore"):
+        return float(np.log(first - second) - np.log(math.fsum([*others, second, second])))
 
 
 def entropy(p: Sequence[float]) -> float:

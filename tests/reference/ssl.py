@@ -6,6 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from reference import scores
+
 
 def variance(passes: np.ndarray) -> float:
     """Sum over classes of the variance over views, with divisor T. passes: [T, K], probabilities of one image."""
@@ -17,9 +19,8 @@ def variance(passes: np.ndarray) -> float:
 
 
 def margin(one: Sequence[float], other: Sequence[float]) -> float:
-    """Second best minus best class of the mean of two answers."""
-    mean = sorted((float(a) + float(b)) / 2 for a, b in zip(one, other, strict=True))
-    return mean[-2] - mean[-1]
+    """log((1 - m) / m) of the margin m of the mean of two answers."""
+    return -scores.margin([(float(a) + float(b)) / 2 for a, b in zip(one, other, strict=True)])
 
 
 def quotas(sizes: Sequence[int], k: int) -> list[int]:
