@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.timing import Report, Row, environment, measure, rounded
 from jaxdal.cost import wait
-from jaxdal.lab import DTYPES
+from jaxdal.models import DTYPES
 
 Array = jax.Array
 SIDES = {16: 32, 32: 16, 64: 8, 128: 4}  # channels of a stage -> of its maps

@@ -88,7 +88,7 @@ class Scale(NamedTuple):
 def short_mixmatch(run: Run) -> str:
     """MixMatch as it is published, with an average of 0.999 and a ramp of 200 epochs, for a run of fewer epochs."""
     whole = data.TABLE[run.dataset].epochs
-    average = 1 - float(f"{0.001 * whole / run.epochs:.1g}")
+    average = round(1 - float(f"{0.001 * whole / run.epochs:.1g}"), 9)
     ramp = f", ramp_epochs={200 * run.epochs // whole}" if run.preset == "paper" else ""  # clean: as long as the round
     return f"mixmatch(average={average}{ramp})"
 

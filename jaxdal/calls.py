@@ -1,14 +1,16 @@
 """Names from the command line, with or without options: "margin", "bald(draws=20)"."""
 
 import ast
+import contextlib
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxdal import likeness
 from jaxdal.errors import InputError
 
 T = TypeVar("T")
@@ -73,10 +75,27 @@ def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str, kind
     except TypeError as error:
         options_text = str(inspect.signature(make)).partition(" ->")[0]
         raise InputError(f"{what} {text!r}: {error}; it is {node.id}{options_text}") from None
-    made = make(*arguments, **options)
+    with blamed(f"{what} {text!r}"):
+        made = make(*arguments, **options)
     if kind is not None and not isinstance(made, kind):
         raise wrong_kind(f"{what} {text!r}", made, kind)
     return made
+
+
+@contextlib.contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Turn what goes wrong inside, in code of a user's, into a sentence with the last place of it.
+
+    Raises:
+        InputError: something went wrong.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split("\n\n")[0].split())
+        raise InputError(f"{what} fails with {type(error).__name__}{likeness.place(error)}: {said}") from error
 
 
 def wrong_kind(told: str, made: object, kind: type) -> InputError:

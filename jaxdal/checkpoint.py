@@ -112,23 +112,28 @@ class InsideRound:
         return {}
 
     def offer(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
-              best: np.ndarray, *, end: bool = False) -> None:  # fmt: skip
-        """Keep the state of a pack if the last one is old enough. done: steps.
+              best: np.ndarray, *, end: bool = False) -> str:  # fmt: skip
+        """Keep the state of a pack if the last one is old enough: -> what kept it from that, "" if nothing did.
 
-        end: of its training; other packs, or a long selection, may follow, so that a tenth of the time is enough.
+        done: steps. end: of its training; other packs, or a long selection, may follow, so that a tenth of the time is
+        enough.
         """
         if hosts.from_first(lambda: cost.now() - self._saved < self._every / (10 if end else 1)):
-            return
+            return ""
         tree = _as_tree(round_, seeds, state, done, seconds, best)
         if not hosts.first():
-            return
-        self._saved = cost.now()  # also if it fails: not again at once
+            return ""
         newest = self._path(seeds) / f"step_{done:08}"
-        save(newest, tree)
-        for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before
-            if path != newest:
-                shutil.rmtree(path)
-        self._saved = cost.now()
+        try:
+            save(newest, tree)
+            for path in newest.parent.iterdir():  # only now, so that a kill while saving leaves the one before
+                if path != newest:
+                    shutil.rmtree(path)
+        except Exception as error:  # of Orbax or the disk: training goes on without
+            return " ".join(str(error).split())[:200]
+        finally:
+            self._saved = cost.now()
+        return ""
 
     def publish(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
                 best: np.ndarray) -> None:  # fmt: skip

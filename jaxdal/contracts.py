@@ -4,51 +4,52 @@ Before anything is trained or written: what is wrong would otherwise show in the
 in jaxdal's own code, or not at all, such as a network with too few outputs.
 """
 
-import contextlib
 import inspect
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdal import augment, engine, likeness, models, naming, trainers
+from jaxdal import augment, engine, models, naming, trainers
+from jaxdal.calls import blamed
 from jaxdal.errors import InputError
 from jaxdal.keys import Keys, keys_for
 from jaxdal.settings import Settings
 from jaxdal.types import Array, Batch, Model, Moment, Network, Pool, Strategy, TrainState, Tree
 
 IMAGES = 2  # of a batch that is looked at
-BESIDE_THE_POINT: dict[str, Any] = {
-    "seeds": (),
-    "dataset": "",
-    "fingerprint": "",
-    "per_epoch": (),
-    "test": 0,
-    "pack": 0,
-}
-_right: set[Any] = set()  # what this process has looked at, with digests of code among it: tracing takes a second
+# Of a configuration, what decides no shape of training; the last two decide those of `select`.
+BESIDE_THE_POINT = ("seeds", "dataset", "fingerprint", "test", "pack", "eval_every", "n_start", "n_end")
+OF_SELECTION = ("pool", "n_query")
+_right: set[str] = set()  # what this process has looked at, with digests of code among it: tracing takes a second
 
 
 def check(rules: Settings, strategy: Strategy, image: tuple[int, int, int]) -> None:
-    """Trace what is one's own, and all that it meets, on shapes. image: [H, W, C].
+    """Trace what is one's own, and the training that it takes part in, on shapes. image: [H, W, C].
 
     Raises:
         InputError: it cannot be traced, or gives what it should not; with the place in its file.
     """
-    own_strategy = naming.parted(rules.strategy)[1]
-    looked_at = rules._replace(**BESIDE_THE_POINT), image
-    if not (own_strategy or rules.own_code or rules.own_trainer) or looked_at in _right:
+    own_strategy = bool(naming.parted(rules.strategy)[1])
+    if not (own_strategy or rules.own_code or rules.own_trainer):
+        return
+    config = rules.training(strategy) | ({"strategy": rules.strategy} if own_strategy else {})
+    left_out = BESIDE_THE_POINT if own_strategy else (*BESIDE_THE_POINT, *OF_SELECTION)
+    looked_at = json.dumps([image, {key: value for key, value in config.items() if key not in left_out}])
+    if looked_at in _right:
         return
     if own_strategy:
         _check_order(rules, strategy)
     keys = jax.eval_shape(keys_for, _shape(jnp.uint32), _shape(jnp.int32))
-    model = models.build(rules.model, image, rules.num_classes)
-    _check_model(rules, model, image, keys)
+    model = models.build(rules.model, image, rules.num_classes, models.DTYPES[rules.precision])
+    if rules.own_code:
+        _check_model(rules, model, image, keys)
     network = augment.network(model, rules.mean, rules.std, crop=rules.crop, flip=rules.flip)
     state = _check_trainer(rules, strategy, network, image, keys)
-    _check_selection(rules, strategy, network, image, keys, engine.answering(state))
+    if own_strategy:
+        _check_selection(rules, strategy, network, image, keys, engine.answering(state))
     _right.add(looked_at)
 
 
@@ -59,25 +60,25 @@ def answer(rules: Settings, strategy: Strategy, key: Array, known: Array, memory
     Raises:
         InputError: it cannot be traced, or gives something else.
     """
-    count, told = rules.budget.n_query, f"strategy {rules.strategy!r}"
+    count, name = rules.budget.n_query, f"strategy {rules.strategy!r}"
     called = ", ".join(["key", "known", "k", "memory", *(signal.name for signal in strategy.needs)])
-    with _told(f"{told}: select({called})"):
+    with blamed(f"{name}: select({called})"):
         given = strategy.select(key, known, count, memory, *found)
     if not isinstance(given, tuple) or len(given) != 2:
-        raise InputError(f"{told} gives {type(given).__name__}, and not a tuple (picks, memory)")
+        raise InputError(f"{name} gives {type(given).__name__}, and not a tuple (picks, memory)")
     picks, after = given
     picks = jnp.asarray(picks) if isinstance(picks, list | tuple) else picks
     if jnp.shape(picks) != (count,):
-        raise InputError(f"{told} was asked for {count} picks, and gives the shape {jnp.shape(picks)}")
+        raise InputError(f"{name} was asked for {count} picks, and gives the shape {jnp.shape(picks)}")
     if not jnp.issubdtype(jnp.result_type(picks), jnp.integer):
-        raise InputError(f"{told} gives picks of type {jnp.result_type(picks)}, and not indices")
+        raise InputError(f"{name} gives picks of type {jnp.result_type(picks)}, and not indices")
     for what, of in (("shapes", jnp.shape), ("types", lambda leaf: str(jnp.result_type(leaf)))):
         before, now = ([of(leaf) for leaf in jax.tree.leaves(tree)] for tree in (memory, after))
         if before != now:
-            raise InputError(f"{told} got a memory of the {what} {before}, and gives back {now}")
+            raise InputError(f"{name} got a memory of the {what} {before}, and gives back {now}")
     before, now = map(jax.tree.structure, (memory, after))
     if before != now:
-        raise InputError(f"{told} got a memory of the structure {before}, and gives back {now}")
+        raise InputError(f"{name} got a memory of the structure {before}, and gives back {now}")
     return picks, after
 
 
@@ -93,29 +94,29 @@ def _check_order(rules: Settings, strategy: Strategy) -> None:
 
 
 def _check_model(rules: Settings, model: Model, image: tuple[int, int, int], keys: Keys) -> None:
-    told, floats = f"model {rules.model!r}", jnp.float32
-    with _told(f"{told}: init(key)"):
+    name, floats = f"model {rules.model!r}", jnp.float32
+    with blamed(f"{name}: init(key)"):
         variables = jax.eval_shape(model.init, keys.weights)
     if not isinstance(variables, Mapping) or set(variables) != {"params", "batch_stats"}:
-        raise InputError(f"{told}: init gives {_kind(variables)}, and not a dict of 'params' and 'batch_stats'")
+        raise InputError(f"{name}: init gives {_kind(variables)}, and not a dict of 'params' and 'batch_stats'")
     others = {str(leaf.dtype) for leaf in jax.tree.leaves(variables) if leaf.dtype != floats}
     if others:
-        raise InputError(f"{told}: init gives variables of type {', '.join(sorted(others))}, and not float32")
+        raise InputError(f"{name}: init gives variables of type {', '.join(sorted(others))}, and not float32")
 
     def apply(variables: Tree, x: Array, key: Array) -> Any:
         return model.apply(variables, x, train=True, dropout_key=key, chunks=1)
 
-    with _told(f"{told}: apply(variables, x, train=True, dropout_key=key, chunks=1)"):
+    with blamed(f"{name}: apply(variables, x, train=True, dropout_key=key, chunks=1)"):
         given = jax.eval_shape(apply, variables, _shape(floats, IMAGES, *image), keys.step)
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
-        raise InputError(f"{told}: apply gives {_kind(given)}, and not a pair of logits and a dict of taps")
+        raise InputError(f"{name}: apply gives {_kind(given)}, and not a pair of logits and a dict of taps")
     logits, taps = given
-    _expect(f"{told}: apply: logits", logits, _shape(floats, IMAGES, rules.num_classes))
+    _expect(f"{name}: apply: logits", logits, _shape(floats, IMAGES, rules.num_classes))
     if missing := {"features", "batch_stats"} - set(taps):
-        raise InputError(f"{told}: apply: its taps lack {' and '.join(map(repr, sorted(missing)))}")
+        raise InputError(f"{name}: apply: its taps lack {' and '.join(map(repr, sorted(missing)))}")
     width = taps["features"].shape[1:2] if hasattr(taps["features"], "shape") else ()
-    _expect(f"{told}: apply: taps['features']", taps["features"], _shape(floats, IMAGES, *(width or (1,))))
-    _expect(f"{told}: apply: taps['batch_stats']", taps["batch_stats"], variables["batch_stats"])
+    _expect(f"{name}: apply: taps['features']", taps["features"], _shape(floats, IMAGES, *(width or (1,))))
+    _expect(f"{name}: apply: taps['batch_stats']", taps["batch_stats"], variables["batch_stats"])
 
 
 def _check_trainer(
@@ -123,7 +124,7 @@ def _check_trainer(
 ) -> TrainState:
     """Trace a step: -> the shapes of a run."""
     trainer = strategy.wrap(trainers.build(rules.trainer, rules.preset))
-    told = f"trainer {rules.trainer!r}"
+    name = f"trainer {rules.trainer!r}"
     unlabelled = trainer.unlabelled * IMAGES
     batch = Batch(*(_shape(*part) for part in (
         (jnp.uint8, IMAGES, *image), (jnp.int32, IMAGES), (jnp.uint8, unlabelled, *image)
@@ -132,8 +133,8 @@ def _check_trainer(
     for phase in trainer.phases:
         for part in phase.trains:
             if part not in parts:
-                raise InputError(f"{told} trains {part!r}, which is none of {', '.join(parts)}")
-    with _told(told):
+                raise InputError(f"{name} trains {part!r}, which is none of {', '.join(parts)}")
+    with blamed(name):
         state = jax.eval_shape(
             lambda keys: engine.init(network, trainer, rules.recipe, image, keys), keys
         )  # fmt: skip
@@ -145,12 +146,12 @@ def _check_trainer(
         ) -> Any:
             return loss(network, variables, batch, key, moment)
 
-        with _told(f"{told}: loss(network, variables, batch, key, moment)"):
+        with blamed(f"{name}: loss(network, variables, batch, key, moment)"):
             given = jax.eval_shape(loss, state.variables, batch, keys.step, moment)
         if not isinstance(given, tuple) or len(given) != 2:
-            raise InputError(f"{told}: a loss gives {_kind(given)}, and not a pair (loss, new batch_stats)")
-        _expect(f"{told}: a loss", given[0], _shape(jnp.float32))
-        _expect(f"{told}: new batch_stats", given[1], state.variables["batch_stats"])
+            raise InputError(f"{name}: a loss gives {_kind(given)}, and not a pair (loss, new batch_stats)")
+        _expect(f"{name}: a loss", given[0], _shape(jnp.float32))
+        _expect(f"{name}: new batch_stats", given[1], state.variables["batch_stats"])
     return state
 
 
@@ -169,12 +170,13 @@ def _check_selection(
             aux = () if signal.prepare is None else signal.prepare(keys.signals, network, variables, pool, known)
             return signal.per_batch(rows, network, variables, aux, x)
 
-        with _told(f"signal {signal.name!r} of strategy {rules.strategy!r}"):
+        with blamed(f"signal {signal.name!r} of strategy {rules.strategy!r}"):
             value = jax.eval_shape(values, keys, rows, variables, pool, known, x)
         if not hasattr(value, "shape") or value.shape[:1] != (IMAGES,):
             raise InputError(f"signal {signal.name!r} gives {_kind(value)} for {IMAGES} images, and not a row for each")
         found.append(_shape(value.dtype, rules.pool, *value.shape[1:]))
-    memory = jax.eval_shape(lambda: strategy.memory(rules.pool))
+    with blamed(f"strategy {rules.strategy!r}: memory(size)"):
+        memory = jax.eval_shape(lambda: strategy.memory(rules.pool))
     jax.eval_shape(
         lambda key, known, memory, found: answer(rules, strategy, key, known, memory, found),
         keys.select, known, memory, found,
@@ -196,24 +198,10 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _expect(told: str, value: Any, wanted: Any) -> None:
+def _expect(name: str, value: Any, wanted: Any) -> None:
     """Refuse a tree of other shapes or types."""
     if str(jax.tree.structure(value)) != str(jax.tree.structure(wanted)):
-        raise InputError(f"{told}: {_kind(value)}, and not {_kind(wanted)} with the same parts")
+        raise InputError(f"{name}: {_kind(value)}, and not {_kind(wanted)} with the same parts")
     for one, other in zip(jax.tree.leaves(value), jax.tree.leaves(wanted), strict=True):
         if (one.shape, one.dtype) != (other.shape, other.dtype):
-            raise InputError(f"{told}: {_kind(one)}, and not {_kind(other)}")
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what goes wrong inside into a sentence with the last place in code of one's own."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        places = [frame for frame in traceback.extract_tb(error.__traceback__) if likeness.own(frame.filename)]
-        where = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
-        said = " ".join(str(error).split("\n\n")[0].split())
-        raise InputError(f"{what} fails with {type(error).__name__}{where}: {said}") from error
+            raise InputError(f"{name}: {_kind(one)}, and not {_kind(other)}")

@@ -19,8 +19,6 @@ from jaxdal.signals import Gather
 from jaxdal.streaming import Blocks, HostPool
 from jaxdal.types import Array, Pool, Signal, Strategy, TestSet, Tree
 
-DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
-
 
 class Sizes(NamedTuple):
     """What changes speed and no result."""
@@ -103,7 +101,7 @@ class Lab:
             self.pool, rows = HostPool(pool_x, self.lanes, blocks), min(blocks.rows, sizes.rows)
         self.test: TestSet = TestSet(*self.lanes.shared(test)) if like is None else like.test
         self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
-        model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, DTYPES[settings.precision])
+        model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, models.DTYPES[settings.precision])
         self._network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)
         trainer = strategy.wrap(trainers.build(settings.trainer, settings.preset))
         self.engine = Engine(

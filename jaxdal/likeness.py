@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePath
@@ -67,7 +68,7 @@ class _Digest:
             yield value.co_code
             yield from self._all((value.co_names, value.co_varnames, value.co_consts))
         elif isinstance(value, frozenset):
-            yield from self._all(_in_order(value))
+            yield from self._all(self._in_order(value))
         elif id(value) in self._met:
             yield str(self._met[id(value)][0]).encode()
         else:
@@ -80,7 +81,7 @@ class _Digest:
         elif isinstance(value, list):
             yield from self._all(value)
         elif isinstance(value, set):
-            yield from self._all(_in_order(value))
+            yield from self._all(self._in_order(value))
         elif isinstance(value, dict):
             yield from self._all([part for pair in value.items() for part in pair])
         elif isinstance(value, partial):
@@ -100,6 +101,16 @@ class _Digest:
         yield str(len(values)).encode()
         for value in values:
             yield from self._pieces(value)
+
+    def _in_order(self, values: Iterable[Any]) -> list[Any]:
+        """The members of a set, in an order that is the same in every process."""
+
+        def digest(value: Any) -> str:
+            walk = _Digest()
+            walk._met = dict(self._met)  # or a set that its members name would be walked for ever
+            return walk.of(value)
+
+        return sorted(values, key=digest)
 
     def _of_array(self, value: Any) -> Iterator[bytes]:
         if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -162,10 +173,11 @@ class _Digest:
         yield str(getattr(value, "__name__", "")).encode()
         if isinstance(value, ModuleType) or inspect.isbuiltin(value):
             return
-        if isinstance(value, enum.Enum | re.Pattern):
-            yield from self._all(
-                (value.name, value.value) if isinstance(value, enum.Enum) else (value.pattern, value.flags)
-            )
+        if isinstance(value, enum.Enum):
+            yield from self._all((type(value), value.name, value.value))
+            return
+        if isinstance(value, re.Pattern):
+            yield from self._all((value.pattern, value.flags))
             return
         kind, parts = type(value), {}
         if dataclasses.is_dataclass(value):
@@ -183,6 +195,12 @@ class _Digest:
 def own(file: str) -> bool:
     """Return whether code of this file is neither jaxdal's nor installed."""
     return "-packages" not in file and not file.startswith(NOT_OWN)
+
+
+def place(error: BaseException) -> str:
+    """Return " (file, line n)", the last place in code of one's own that an error comes from; "" if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if own(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _of_own_module(value: type) -> bool:
@@ -265,8 +283,3 @@ def _is_plain(value: Any, *more: type) -> bool:
     if isinstance(value, tuple | list):
         return all(_is_plain(part, *more) for part in value)
     return isinstance(value, (*PLAIN, *more))
-
-
-def _in_order(values: Iterable[Any]) -> list[Any]:
-    """The members of a set, in an order that is the same in every process."""
-    return sorted(values, key=lambda value: _Digest().of(value))

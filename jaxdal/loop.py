@@ -120,9 +120,10 @@ def run_together(
         names = ", ".join(rules.strategy for rules in every)
         raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
+    image = images.train_x.shape[1:]
     for rules, strategy in zip(every, chosen, strict=True):
-        contracts.check(rules, strategy, images.train_x.shape[1:])
-        blocks_for(rules, strategy, images.train_x.shape[1:], devices, pool_bytes)  # refuses what does not fit
+        hosts.from_each(partial(contracts.check, rules, strategy, image))
+        blocks_for(rules, strategy, image, devices, pool_bytes)  # refuses what does not fit
 
     notes: Line = {"class_names": images.class_names} if images.class_names else {}
     notes |= {} if pool_share is None else {"pool_share": pool_share, "pool_seed": pool_seed}
@@ -138,12 +139,13 @@ def run_together(
             remarks.on_weights(one.folder, one.journal.groups, one.journal.header.get("extends"))
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
-        for one in experiments:
-            if not one.lacks:  # a kill may have left a state of its last round
-                InsideRound(one.folder, 0.0, {}).clear()
         pool_x, oracle, test = data.split(images)
         lab: Lab | None = None
-        for members in trained_alike(experiments):
+        groups = trained_alike(experiments)
+        for one in experiments:  # a kill may have left a state of the last round
+            if not any(one.folder == members[0].folder for members in groups):
+                InsideRound(one.folder, 0.0, {}).clear()
+        for members in groups:
             for one in members:
                 remarks.on_strategy(one.rules, one.strategy)
             remarks.on_training(members[0].rules, members[0].strategy)

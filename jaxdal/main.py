@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
             return _fail(error)
         except OSError as error:
             what = error.filename or "a file could not be written"
-            return _fail(f"{what}: {error.strerror or error}; the same command goes on from the last finished round")
+            return _fail(f"{what}: {error.strerror or error}; once that is mended, the same command goes on")
         except KeyboardInterrupt:
             print("jaxdal: stopped; start the same command again: it continues", file=sys.stderr)
             return 130  # 128 + SIGINT, as shells have it
@@ -169,7 +169,7 @@ def _run(speaks: bool = True) -> int:
             raise InputError(f"--seeds={told} are not whole numbers with commas between them") from None
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
         cache_programs()
-        if FLAGS.plugins:
+        if FLAGS.plugins or FLAGS.distributed:  # every process takes part, with what it was given
             _load(FLAGS.plugins)
         for flag in ("workdir", "extend", "share_round_0", "data_dir"):
             if FLAGS[flag].value == "":

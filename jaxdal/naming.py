@@ -29,7 +29,7 @@ def of_strategy(strategy: str | Strategy) -> str:
 
 def row(text: str) -> str:
     """Which row of a table a call names; Python, and so `calls.parse_call`, allows brackets around it."""
-    return text.lstrip("( ").partition("(")[0].strip(") ")
+    return text.strip().lstrip("( ").partition("(")[0].strip(") ")
 
 
 def _called(function: Any) -> str:
@@ -91,4 +91,5 @@ def parted(text: str) -> tuple[str, str]:
 def folder(text: str) -> str:
     """Return the name of a folder for what is written like a call, perhaps with a digest."""
     name, code = parted(text)
+    name = name.encode()[:200].decode(errors="ignore")  # file systems allow 255 bytes
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name) + (code and f"-{code}")

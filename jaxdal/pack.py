@@ -88,11 +88,9 @@ def train(
         done = until
         if done % between == 0 and done < total:
             best = np.maximum(best, [accuracy(correct, lab) for correct in evaluated(state)])
-        if inside is not None:
-            try:
-                inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
-            except Exception as error:  # as below: a full disk, say
-                progress.note(f"the state inside of the round could not be kept: {' '.join(str(error).split())[:200]}")
+        why = "" if inside is None else inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
+        if why:
+            progress.note(f"the state inside of the round could not be kept: {why}")
     if shared is not None and (kept is None or kept.done < done):
         try:
             shared.publish(round_, names, state, done, clock.seconds, best)

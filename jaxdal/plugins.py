@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -87,11 +86,9 @@ def _told(error: BaseException, module: str) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else None
     if missing and f"{module}.".startswith(f"{missing}."):
         return f"there is no module {missing!r} in {os.getcwd()} or elsewhere on Python's path (PYTHONPATH adds to it)"
-    said, places = str(error), [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    said, where = str(error), likeness.place(error)
     if isinstance(error, SyntaxError) and error.filename:
-        said, places = error.msg, [(error.filename, error.lineno)]
-    places = [place for place in places if likeness.own(place[0])]
-    where = " ({}, line {})".format(*places[-1]) if places else ""
+        said, where = error.msg, f" ({error.filename}, line {error.lineno})"
     return f"it cannot be imported: {type(error).__name__}: {' '.join(said.split())}{where}"
 
 

@@ -1,15 +1,17 @@
 """What a trained network says of other images, with the scale of pixels that it was trained with."""
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdal import augment, models, signals
+from jaxdal import augment, likeness, models, signals
 from jaxdal.errors import InputError
-from jaxdal.lab import DTYPES, ON_ACCELERATOR, ON_CPU
+from jaxdal.lab import ON_ACCELERATOR, ON_CPU
+from jaxdal.models import DTYPES
 from jaxdal.types import Model, Tree
 
 KEYS = ("model", "num_classes", "mean", "std", "precision")  # of a configuration, that are needed here
@@ -33,7 +35,11 @@ def predict(images: Any, variables: Tree, config: Mapping[str, Any]) -> np.ndarr
     x = _checked(images, config)
     shape, classes, name = x.shape[1:], int(config["num_classes"]), config["model"]
     mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
-    program, expected = _program(name, models.MODELS.get(name), shape, classes, config["precision"], mean, std)
+    row = models.MODELS.get(name)
+    if row is not None and likeness.of_rows(row) != config.get("own_code", ""):
+        told = f"the code of model {name!r} is another one than it was trained with, or Python another version"
+        warnings.warn(told, stacklevel=2)
+    program, expected = _program(name, row, shape, classes, config["precision"], mean, std)
     if not isinstance(variables, Mapping) or _shapes({part: variables.get(part) for part in PARTS}) != expected:
         size = " x ".join(map(str, shape))
         raise InputError(f"the variables are not those of a {name} for images of {size} and {classes} classes")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdal import data, likeness, models, naming, strategies, trainers
 from jaxdal.budgets import Budget, budget
-from jaxdal.calls import unknown
+from jaxdal.calls import blamed, unknown
 from jaxdal.errors import InputError
 from jaxdal.files import at_home
 from jaxdal.plan import steps_per_epoch
@@ -200,7 +200,9 @@ def check_names(
         if option not in OPTIONS or option in INTERNAL:
             raise unknown("option", option, {*OPTIONS, *beside} - INTERNAL)
     if preset in PRESETS:  # else refused below
-        chosen.wrap(trainers.build(trainer or chosen.trainer, preset))
+        plain = trainers.build(trainer or chosen.trainer, preset)
+        with blamed("wrap(trainer) of a strategy"):
+            chosen.wrap(plain)
     tables: dict[str, Collection[str]] = {"model": models.MODELS, "preset": PRESETS, "precision": PRECISIONS}
     for (what, table), name in zip(tables.items(), (model, preset, precision), strict=True):
         if name is not None and name not in table:

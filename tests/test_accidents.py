@@ -23,7 +23,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(loop, "run_together", mock.Mock(side_effect=FULL))
     with flagsaver.flagsaver():
         assert main.main(main._parse(["main"])) == 2
-    told = "a file could not be written: No space left on device; the same command goes on from the last finished round"
+    told = "a file could not be written: No space left on device; once that is mended, the same command goes on"
     assert capsys.readouterr().err == f"jaxdal: {told}\n"
 
 

@@ -187,13 +187,20 @@ def test_what_is_right_passes(blobs, tmp_path, monkeypatch):
     assert np.isfinite(result.groups[-1][0]["accuracy"])
 
 
-@pytest.mark.parametrize("name", strategies.STRATEGIES)
-def test_jaxdals_strategies_with_a_model_of_one_s_own(blobs, monkeypatch, name):
-    """All of them are traced, with memory, helpers and phases, as tests/tiny.py has a stochastic head as well."""
+@pytest.mark.parametrize("trainer", trainers.TRAINERS)
+def test_jaxdals_trainers_with_a_model_of_one_s_own(blobs, monkeypatch, trainer):
+    """All of them are traced, with helpers and phases."""
     monkeypatch.setitem(models.MODELS, "mine", lambda *_: models.MODELS["tiny"](*_))
-    rules = settings.resolve(blobs, blobs, name, model="mine", **SHORT)
+    rules = settings.resolve(blobs, blobs, "random", model="mine", trainer=trainer, **SHORT)
     assert rules.own_code
-    contracts.check(rules, strategies.build(name), (8, 8, 1))
+    contracts.check(rules, strategies.build("random"), (8, 8, 1))
+
+
+@pytest.mark.parametrize("name", ["albl", "bald", "learning_loss", "mcadl", "vaal"])
+def test_strategies_with_memories_helpers_and_players_pass_as_values(blobs, name):
+    """As tests/tiny.py has a stochastic head as well."""
+    strategy = strategies.build(name)
+    contracts.check(settings.resolve(blobs, blobs, strategy, model="tiny", **SHORT), strategy, (8, 8, 1))
 
 
 def test_nothing_is_looked_at_twice_unless_it_has_changed(blobs, monkeypatch):
@@ -203,10 +210,10 @@ def test_nothing_is_looked_at_twice_unless_it_has_changed(blobs, monkeypatch):
     monkeypatch.setattr(contracts, "_right", set())
     for classes in (4, 4, 5):
         monkeypatch.setitem(models.MODELS, "mine", lambda *given, classes=classes: linear(given[0], classes, given[2]))
-        for seeds in ((0,), (1, 2)):
-            rules = settings.resolve(blobs, blobs, "margin", model="mine", seeds=seeds, **SHORT)
+        for seeds, name in (((0,), "margin"), ((1, 2), "badge")):
+            rules = settings.resolve(blobs, blobs, name, model="mine", seeds=seeds, **SHORT)
             with contextlib.nullcontext() if classes == 4 else pytest.raises(InputError, match="float32"):
-                contracts.check(rules, strategies.build("margin"), (8, 8, 1))
+                contracts.check(rules, strategies.build(name), (8, 8, 1))
     assert len(looked) == 1 + 2, "the second model of four classes is the first one, and what is wrong stays wrong"
 
 
@@ -246,3 +253,26 @@ def test_what_a_strategy_does_is_a_function(blobs, tmp_path, monkeypatch):
         told = refusal(blobs, tmp_path, monkeypatch, strategy=choosing(least)._replace(**{name: ()}))
         assert told == f"{name} of a strategy is a function, and not ()"
     assert "its phases are no" in refusal(blobs, tmp_path, monkeypatch, trainer=trained_by(phases=()))
+
+
+def test_code_that_fails_where_it_is_made_is_named_with_its_line(blobs, tmp_path, monkeypatch):
+    where = r"fails with KeyError \(.*test_contracts.py, line \d+\): 'oh'"
+    for options, told in [
+        ({"model": lambda shape, classes, dtype: broken()}, r"^model 'mine': mine\(image_shape, num_classes, dtype\) "),
+        ({"trainer": broken}, "^trainer 'mine' "),
+        ({"strategy": choosing(least, memory=broken)}, r"^strategy .*: memory\(size\) "),
+        ({"strategy": choosing(least, wrap=broken)}, r"^wrap\(trainer\) of a strategy "),
+    ]:
+        assert re.search(told + where, refusal(blobs, tmp_path, monkeypatch, **options))
+
+
+def test_a_network_is_traced_in_its_own_precision(blobs, tmp_path, monkeypatch):
+    def typed(image_shape, num_classes, dtype):
+        change = answering(lambda logits, taps: (logits.astype(dtype), taps))
+        return change(image_shape, num_classes, dtype)
+
+    monkeypatch.setitem(models.MODELS, "mine", typed)
+    for precision in ("f32", "bf16"):
+        rules = settings.resolve(blobs, blobs, "margin", model="mine", precision=precision, **SHORT)
+        with contextlib.nullcontext() if precision == "f32" else pytest.raises(InputError, match="logits: bfloat16"):
+            contracts.check(rules, strategies.build("margin"), (8, 8, 1))

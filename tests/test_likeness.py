@@ -104,6 +104,9 @@ lifted, bound, compiled = jax.vmap(inner), partial(inner, 2), jax.jit(inner)
 class Level(enum.Enum):
     LOW = "low"
 
+    def weight(self):
+        return 4
+
 
 level, optimiser, sets = Level.LOW, optax.adam(1e-3), {frozenset("abc"), frozenset("def")}
 pattern, path = re.compile("a+"), pathlib.Path("b/c")
@@ -175,7 +178,7 @@ CHANGES = {
     "partial": ["x + NUMBER", "partial(inner, 2"], "method": ["return 1", "return 2", "return 3", "x * 4", "0.5"],
     "object": ["x - 5"], "options": ["draws: int = 6"], "slots": ["size = 7"], "lists": ["[10], 11"],
     "range": ["range(12"], "net": ["width: int = 8", "Net(9", "Dense(self.width"], "other": [],
-    "enum": ['"low"'], "optax": ["1e-3"], "sets": ['"def"'], "pattern": ["a+"], "path": ["b/c"],
+    "enum": ['"low"', "return 4"], "optax": ["1e-3"], "sets": ['"def"'], "pattern": ["a+"], "path": ["b/c"],
 }  # fmt: skip
 OTHERWISE = {
     "NUMBER = 1": "NUMBER = 1.0", "x + NUMBER": "x - NUMBER", "vmap(inner": "vmap(inner, in_axes=1",
@@ -184,6 +187,7 @@ OTHERWISE = {
     "width: int = 8": "width: int = 80", "Dense(self.width": "Dense(1 + self.width", "return 1": "return 10",
     '"low"': '"high"', "1e-3": "1e-2", '"def"': '"deg"', "a+": "a*", "b/c": "b/d",
     "return 2": "return 20", "return 3": "return 30",
+    "return 4": "return 40",
 }  # fmt: skip
 
 
@@ -313,6 +317,12 @@ def test_modules_that_name_each_other_end(folder: Path) -> None:
 def test_functions_that_name_each_other_are_walked_once(folder: Path) -> None:
     text = "".join(f"def f{i}(x):\n    return {' + '.join(f'f{j}(x)' for j in range(40))}\n" for i in range(40))
     assert likeness.of_rows(written(folder, "many", text, "f0"))
+
+
+def test_a_set_whose_members_name_it_ends(folder: Path) -> None:
+    text = "ALL = set()\n\ndef mine(x):\n    return x + len(ALL)\n\nALL.add(mine)\n"
+    first = likeness.of_rows(written(folder, "loop", text))
+    assert likeness.of_rows(written(folder, "loop", text.replace("x + len", "x - len"))) != first
 
 
 def test_what_is_jaxdals_has_none() -> None:

@@ -122,16 +122,16 @@ def test_a_method_has_one_digest_wherever_it_lies(folder, monkeypatch):
         ("own-method.py", "x = 1", "no module can be called 'own-method': letters, digits and _ can be in a name"),
         ("random.py", "x = 1", "another module is called 'random' ("),
         ("__main__.py", "x = 1", "another module is called '__main__' ("),
-        ("one.py", "\nx = 1\ny =", "it cannot be imported: SyntaxError: invalid syntax ({folder}/one.py, line 3)"),
-        ("one.py", "\nimport no_such", "ModuleNotFoundError: No module named 'no_such' ({folder}/one.py, line 2)"),
-        ("one.py", "def f():\n    1 / 0\n\n\nf()", "ZeroDivisionError: division by zero ({folder}/one.py, line 2)"),
-        ("one.py", "import sys\nsys.exit(3)", "it cannot be imported: SystemExit: 3 ({folder}/one.py, line 2)"),
-        ("one.py", "import json\njson.loads('')", "value: line 1 column 1 (char 0) ({folder}/one.py, line 2)"),
-        ("one.py", "raise ValueError('a\\nb')", "it cannot be imported: ValueError: a b ({folder}/one.py, line 1)"),
-        ("one.py", "from jaxdal import strategies\nstrategies.build('badgee')", "did you mean 'badge'? "),
-        ("one.py", MINE + "\nSTRATEGIES['badge'] = mine", "STRATEGIES has a row 'badge' already: give the new one"),
-        ("one.py", MINE + "\nSTRATEGIES['own'] = mine()", "STRATEGIES['own'] is no function that makes one, but S"),
-        ("one.py", MINE + "\nSTRATEGIES['o-n'] = mine", "STRATEGIES['o-n']: letters, digits and _ can be in a name"),
+        ("new.py", "\nx = 1\ny =", "it cannot be imported: SyntaxError: invalid syntax ({folder}/new.py, line 3)"),
+        ("new.py", "\nimport no_such", "ModuleNotFoundError: No module named 'no_such' ({folder}/new.py, line 2)"),
+        ("new.py", "def f():\n    1 / 0\n\n\nf()", "ZeroDivisionError: division by zero ({folder}/new.py, line 2)"),
+        ("new.py", "import sys\nsys.exit(3)", "it cannot be imported: SystemExit: 3 ({folder}/new.py, line 2)"),
+        ("new.py", "import json\njson.loads('')", "value: line 1 column 1 (char 0) ({folder}/new.py, line 2)"),
+        ("new.py", "raise ValueError('a\\nb')", "it cannot be imported: ValueError: a b ({folder}/new.py, line 1)"),
+        ("new.py", "from jaxdal import strategies\nstrategies.build('badgee')", "did you mean 'badge'? "),
+        ("new.py", MINE + "\nSTRATEGIES['badge'] = mine", "STRATEGIES has a row 'badge' already: give the new one"),
+        ("new.py", MINE + "\nSTRATEGIES['own'] = mine()", "STRATEGIES['own'] is no function that makes one, but S"),
+        ("new.py", MINE + "\nSTRATEGIES['o-n'] = mine", "STRATEGIES['o-n']: letters, digits and _ can be in a name"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported_is_a_sentence(folder, name, text, told):
@@ -144,7 +144,7 @@ def test_what_cannot_be_imported_is_a_sentence(folder, name, text, told):
 
 def test_an_interrupt_is_none(folder):
     with pytest.raises(KeyboardInterrupt):
-        plugins.load([written("one.py", "raise KeyboardInterrupt")])
+        plugins.load([written("new.py", "raise KeyboardInterrupt")])
 
 
 def command(*arguments: str) -> int | str | None:

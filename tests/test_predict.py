@@ -77,7 +77,10 @@ def test_any_number_of_images(
 def test_another_model_of_that_name(blobs: Dataset, answer: jaxdal.Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     predict(blobs.test_x, answer.variables, answer.config)
     monkeypatch.setitem(jaxdal.models.MODELS, "tiny", jaxdal.models.lenet)
-    with pytest.raises(InputError, match="variables are not those of a tiny for images of 8 x 8 x 1 and 4 classes"):
+    with (
+        pytest.warns(UserWarning, match="'tiny' is another one than"),
+        pytest.raises(InputError, match="variables are not those of a tiny for images of 8 x 8 x 1 and 4 classes"),
+    ):
         predict(blobs.test_x, answer.variables, answer.config)
 
 

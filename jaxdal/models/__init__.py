@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdal.calls import unknown, wrong_kind
+from jaxdal.calls import blamed, unknown, wrong_kind
 from jaxdal.errors import InputError
 from jaxdal.models.lenet import lenet
 from jaxdal.models.resnet import resnet18, resnet18_thin
@@ -17,6 +17,8 @@ MODELS: dict[str, Callable[..., Model]] = {
     "resnet18": resnet18,
     "resnet18_thin": resnet18_thin,
 }
+
+DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}  # of `--precision`
 
 
 def build(name: str, image_shape: tuple[int, int, int], num_classes: int, dtype: Any = jnp.float32) -> Model:
@@ -30,9 +32,9 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, dtype:
     try:
         inspect.signature(MODELS[name]).bind(image_shape, num_classes, dtype)
     except TypeError as error:
-        told = f"model {name!r} is made as {name}(image_shape, num_classes, dtype)"
-        raise InputError(f"{told}: {error}") from None
-    made = MODELS[name](image_shape, num_classes, dtype)
+        raise InputError(f"model {name!r} is made as {name}(image_shape, num_classes, dtype): {error}") from None
+    with blamed(f"model {name!r}: {name}(image_shape, num_classes, dtype)"):
+        made = MODELS[name](image_shape, num_classes, dtype)
     if not isinstance(made, Model):
         raise wrong_kind(f"model {name!r}", made, Model)
     return made
