@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from jaxdal import likeness
@@ -91,7 +92,7 @@ def blamed(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, jax.errors.JaxRuntimeError):  # a device out of memory is nobody's slip
         raise
     except Exception as error:
         said = " ".join(str(error).split("\n\n")[0].split())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdal
-from jaxdal import InputError, Strategy, contracts, models, settings, signals, strategies, trainers
+from jaxdal import InputError, Strategy, calls, contracts, models, settings, signals, strategies, trainers
 from jaxdal.losses import cross_entropy
 from jaxdal.strategies import top_unknown
 from jaxdal.types import Model, Phase, Trainer
@@ -276,3 +276,10 @@ def test_a_network_is_traced_in_its_own_precision(blobs, tmp_path, monkeypatch):
         rules = settings.resolve(blobs, blobs, "margin", model="mine", precision=precision, **SHORT)
         with contextlib.nullcontext() if precision == "f32" else pytest.raises(InputError, match="logits: bfloat16"):
             contracts.check(rules, strategies.build("margin"), (8, 8, 1))
+
+
+def test_a_device_out_of_memory_is_blamed_on_nobody():
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    with pytest.raises(jax.errors.JaxRuntimeError) as error, calls.blamed("select"):
+        raise full
+    assert error.value is full
