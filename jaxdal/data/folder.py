@@ -66,12 +66,13 @@ def _parts(root: Path) -> tuple[str, str]:
 
     A class may be called "train": it holds nothing but images, where a training set holds folders.
     """
-    if not _holds_folders(root / "train"):
+    if not holds_folders(root / "train"):
         return "", ""
-    return "train", next((name for name in TEST_FOLDERS if _holds_folders(root / name)), "")
+    return "train", next((name for name in TEST_FOLDERS if holds_folders(root / name)), "")
 
 
-def _holds_folders(folder: Path) -> bool:
+def holds_folders(folder: Path) -> bool:
+    """Whether it is one, with others in it."""
     return folder.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -84,7 +85,7 @@ def _classes(root: Path, folder: str, stamps: list[str], others: list[str]) -> d
     classes: dict[str, list[str]] = {}
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
-            found = list(_files(entry.path, f"{folder}/{entry.name}/".lstrip("/"), others))
+            found = list(images_below(entry.path, f"{folder}/{entry.name}/".lstrip("/"), others))
             classes[entry.name] = [name for name, _ in found]
             stamps += [mark for _, mark in found]
     empty = [name for name, files in classes.items() if not files]
@@ -97,7 +98,7 @@ def _sources(root: Path, classes: dict[str, list[str]], labels: dict[str, int]) 
     return [Source(file, f"{root}/{file}", labels[name]) for name, files in classes.items() for file in files]
 
 
-def _files(folder: str, prefix: str, others: list[str]) -> Iterator[tuple[str, str]]:
+def images_below(folder: str, prefix: str, others: list[str]) -> Iterator[tuple[str, str]]:
     """Names and stamps of all images below a folder, sorted; names of other files are appended."""
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
@@ -105,18 +106,19 @@ def _files(folder: str, prefix: str, others: list[str]) -> Iterator[tuple[str, s
         if entry.name.startswith("."):
             continue
         name = prefix + entry.name
-        if _is_image(entry.name):
+        if is_image(entry.name):
             try:
                 yield name, cache.stamp(name, entry.stat())
             except OSError:  # a link to nowhere: decoding will say so
                 yield name, name
         elif entry.is_dir():
-            yield from _files(entry.path, f"{name}/", others)
+            yield from images_below(entry.path, f"{name}/", others)
         else:
             others.append(name)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file has an ending that is read."""
     return name.lower().endswith(SUFFIXES)
 
 

@@ -1,0 +1,142 @@
+"""A folder of images that is labelled by hand, from the shell."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from pictures import picture, save
+
+from jaxdal import InputError, ask, label
+from jaxdal.types import Dataset
+
+OPTIONS: dict[str, Any] = {"model": "tiny", "epochs": 3, "batch": 16, "learning_rate": 0.05}
+CLASSES = ("a", "b", "c", "d")  # of the blobs
+
+
+def spread(root: Path, images: Dataset, labelled: int) -> Path:
+    """All images of a pool, of which the first ones are labelled, and its test images."""
+    for number, (image, of) in enumerate(zip(images.train_x, images.train_y, strict=True)):
+        save(root / (CLASSES[of] if number < labelled else "") / f"{number:03}.png", image[..., 0])
+    for number, (image, of) in enumerate(zip(images.test_x, images.test_y, strict=True)):
+        save(root / "test" / CLASSES[of] / f"{number:03}.png", image[..., 0])
+    for name in CLASSES:
+        (root / name).mkdir(exist_ok=True)
+    return root
+
+
+def rows(root: Path) -> list[dict[str, str]]:
+    with (root / label.GUESSES).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_is_a_question(blobs: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = spread(tmp_path, blobs, 40)
+    known = np.where(np.arange(200) < 40, blobs.train_y, -1)
+    told = ["--k=7", "--strategy=margin", "--seed=3", *(f"--{name}={value}" for name, value in OPTIONS.items())]
+    assert label.main([str(root), *told]) == 0
+    out, err = capsys.readouterr()
+    asked = ask(
+        blobs.train_x, known, 7, "margin", num_classes=4, test=blobs[2:4], seed=3, mirror=False, quiet=True, **OPTIONS
+    )
+    assert out.splitlines() == [f"{root}/{place:03}.png" for place in asked.picks]
+    summary = (
+        f"accuracy on test images {asked.accuracy:.2%}; guesses are in {root / label.GUESSES}; to be labelled next:"
+    )
+    assert err.splitlines()[-1] == f"{root}: {summary}"
+    found = rows(root)
+    assert [row["file"] for row in found[:7]] == [f"{place:03}.png" for place in asked.picks]
+    assert [row["next"] for row in found] == [*"1234567", *[""] * 153]
+    rest = [place for place in range(40, 200) if place not in asked.picks]
+    assert [int(row["file"][:3]) for row in found[7:]] == rest
+    for row, place in zip(found, [*asked.picks, *rest], strict=True):
+        assert row["guess"] == CLASSES[asked.probs[place].argmax()]
+        assert row["probability"] == f"{asked.probs[place].max():.4f}"
+
+
+def test_images_are_labelled_by_moving_them(blobs: Dataset, tmp_path: Path) -> None:
+    root, seen = spread(tmp_path, blobs, 0), set()
+    options = {**OPTIONS, "quiet": True, "devices": jax.devices()[:1]}
+    for question in range(3):
+        chosen = label.choose(root, 30, "margin", move=True, **options)
+        assert (chosen.accuracy is None) == (question == 0)
+        assert sorted(chosen.files) == sorted((root / label.NEXT).iterdir())
+        assert len(chosen.files) == 30
+        for path in chosen.files:
+            path.rename(root / CLASSES[blobs.train_y[int(path.stem)]] / path.name)
+        names = {path.name for path in chosen.files}
+        assert not names & seen
+        seen |= names
+    assert chosen.accuracy is not None
+    assert chosen.accuracy > 0.9
+    assert len(label.choose(root, 999, "random", **options).files) == 110
+
+
+def test_what_was_moved_and_not_labelled_is_asked_again(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    for number in range(9):
+        save(tmp_path / f"{number}.png", picture(number))
+    first = label.choose(tmp_path, 4, move=True)
+    assert [row["file"] for row in rows(tmp_path)[:4]] == [f"next/{path.name}" for path in first.files]
+    assert rows(tmp_path)[0] | {"file": ""} == {"file": "", "next": "1", "guess": "", "probability": ""}
+    everything = label.choose(tmp_path, 50, move=True)
+    assert len(everything.files) == 9
+    assert sorted(everything.files) == sorted((tmp_path / "next").iterdir())
+    assert [path.name for path in everything.files[:4]] == [path.name for path in first.files]  # the same seed
+    other = label.choose(tmp_path, 50, seed=1)
+    assert [path.name for path in other.files] != [path.name for path in everything.files]
+
+
+def test_a_broken_file_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "good.png", picture(0))
+    (tmp_path / "bad.png").write_text("x")
+    with pytest.raises(InputError, match=r"bad\.png cannot be read"):
+        label.choose(tmp_path, 4)
+    assert label.choose(tmp_path, 4, skip_broken=True).files == [tmp_path / "good.png"]
+    assert "left out as broken: bad.png\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ([], "make a folder in .* for each class, at least two, empty or not: there is none"),
+        (["1.png", "cat/2.png", "next/3.png"], "at least two, empty or not: there is cat alone"),
+        (["cat/1.png", "dog/2.png", "notes.txt"], "nothing is left to label: no image is in .* itself"),
+        (["cat/1.png", "dog/2.png", "3.png", "next/3.png"], "next/3.png and .*/3.png have one name: rename one"),
+    ],
+)
+def test_what_does_not_fit_is_refused(files: list[str], told: str, tmp_path: Path) -> None:
+    for number, name in enumerate(files):
+        save(tmp_path / name, picture(number)) if name.endswith("png") else (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match=told):
+        label.choose(tmp_path, 1)
+
+
+def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, told in [
+        ((str(tmp_path / "absent"),), f"jaxdal: {tmp_path / 'absent'} does not exist: give a folder of images\n"),
+        ((str(tmp_path), "--k=0"), "jaxdal: --k=0 is less than 1\n"),
+        ((str(tmp_path), "--plugins=absent_plugin"), "jaxdal: --plugins=absent_plugin: there is no module"),
+    ]:
+        assert label.main(arguments) == 2
+        assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_class_called_test_and_folders_within(tmp_path: Path) -> None:
+    """A folder `test` is that of test images if it holds folders of classes, else it is a class."""
+    for number, name in enumerate(["test/1.png", "rest/deep/2.png", "rest/.hidden/4.png", "b.png", ".c.png"]):
+        save(tmp_path / name, picture(number))
+    shelf = label.look(tmp_path)
+    assert shelf.classes == ("rest", "test")
+    assert [(one.name, one.label) for one in shelf.pool] == [("test/1.png", 1), ("rest/deep/2.png", 0), ("b.png", -1)]
+    shutil.move(tmp_path / "test", tmp_path / "later")
+    save(tmp_path / "test" / "rest" / "x.png", picture(9))
+    shelf = label.look(tmp_path)
+    assert shelf.classes == ("later", "rest")
+    assert [(one.name, one.label) for one in shelf.tests] == [("test/rest/x.png", 1)]
