@@ -22,6 +22,8 @@ from jaxdal.progress import Progress
 from jaxdal.types import Dataset, Strategy
 
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch": 16, "learning_rate": 0.05, "quiet": True}
+TINY: dict[str, Any] = {**OPTIONS, "num_classes": 4, "model": "tiny"}
+SMALL: dict[str, Any] = {**TINY, "devices": jax.devices()[:1]}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_what_does_not_fit_is_refused(blobs: Dataset, changes: dict[str, Any], t
 def test_training_that_diverges_is_said(blobs: Dataset) -> None:
     known = np.where(np.arange(200) < 40, blobs.train_y, -1)
     with pytest.raises(InputError, match=r"training diverged at step \d+: try a smaller learning_rate"):
-        ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS | {"learning_rate": 1e30})
+        ask(blobs.train_x, known, 5, "margin", **SMALL | {"learning_rate": 1e30})
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_more_labels_are_the_same_programs(blobs: Dataset) -> None:
     for count in (66, 99, 123):
         missed.clear()
         known = np.where(np.arange(200) < count, blobs.train_y, -1)
-        ask(blobs.train_x, known, 5, "margin", num_classes=4, **OPTIONS)
+        ask(blobs.train_x, known, 5, "margin", **SMALL)
         assert bool(missed) == (count == 66)
 
 
@@ -135,19 +137,19 @@ def test_picks_that_may_not_be_are_refused(blobs: Dataset) -> None:
     known = np.where(np.arange(200) < 40, blobs.train_y, -1)
     stubborn = Strategy((), lambda key, known, k, memory: (jnp.zeros(k, jnp.int32), memory))
     with pytest.raises(InputError, match="has picked what it may not: pick 0 occurs more than once"):
-        ask(blobs.train_x, known, 5, stubborn, num_classes=4, **OPTIONS)
+        ask(blobs.train_x, known, 5, stubborn, **SMALL)
 
 
 @pytest.mark.parametrize("count", [3, 197])
 def test_a_trainer_that_sees_unlabelled_images(count: int, blobs: Dataset, tmp_path: Path) -> None:
     """Whatever their number, it is a round of a run."""
     budgets = {"n_start": count, "n_query": 2, "n_end": count + 2}
-    options = {"trainer": "consistency", "devices": jax.devices()[:1], "seeds": [1], **OPTIONS}
-    (first, _) = jaxdal.run(blobs, "margin", workdir=tmp_path, **budgets, **options).groups
+    options = {"trainer": "consistency", **SMALL}
+    classes = options.pop("num_classes")
+    (first, _) = jaxdal.run(blobs, "margin", workdir=tmp_path, seeds=[1], **budgets, **options).groups
     known = np.full(200, -1)
     known[first[0]["initial"]] = blobs.train_y[first[0]["initial"]]
-    options.pop("seeds")
-    asked = ask(blobs.train_x, known, 2, "margin", num_classes=4, seed=1, test=blobs[2:4], **options)
+    asked = ask(blobs.train_x, known, 2, "margin", num_classes=classes, seed=1, test=blobs[2:4], **options)
     assert asked.picks.tolist() == first[0]["picks"]
     assert asked.accuracy == first[0]["accuracy"]
 
@@ -155,11 +157,8 @@ def test_a_trainer_that_sees_unlabelled_images(count: int, blobs: Dataset, tmp_p
 def test_nothing_is_written(blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known = np.where(np.arange(200) < 40, blobs.train_y, -1)
-    ask(blobs.train_x, known, 5, "random", num_classes=4, **OPTIONS)
+    ask(blobs.train_x, known, 5, "random", **SMALL)
     assert not list(tmp_path.iterdir())
-
-
-TINY: dict[str, Any] = {**OPTIONS, "num_classes": 4, "model": "tiny"}
 
 
 def first_labels(images: Dataset, count: int) -> np.ndarray:
@@ -194,11 +193,11 @@ def test_the_next_question_compiles_nothing(blobs: Dataset, devices: int, option
     assert_same(answer, ask(blobs.train_x, known, 24, grudge(), round_=2, memory=memory, **options))
 
 
-BASE: dict[str, Any] = {"strategy": "margin", "k": 20, "known": 40, **TINY}
+BASE: dict[str, Any] = {"strategy": "margin", "k": 20, "known": 40, **SMALL}
 
 
 def asked(images: Dataset, changes: dict[str, Any], **more: Any) -> Asked:
-    given = {"test": images[2:4], "devices": jax.devices()[:1], **BASE, **changes, **more}
+    given = {"test": images[2:4], **BASE, **changes, **more}
     return ask(images.train_x, **given | {"known": first_labels(images, given["known"])})
 
 
@@ -236,7 +235,7 @@ def test_to_and_fro(blobs: Dataset, before: Asked) -> None:
 def test_other_images_are_seen_whatever_array_they_are_in(blobs: Dataset) -> None:
     """Of one mean and deviation, so that no option tells that they are others."""
     images, tests = blobs.train_x.copy(), blobs.test_x.copy()
-    options = {**TINY, "test": (tests, blobs.test_y), "devices": jax.devices()[:1]}
+    options = {**SMALL, "test": (tests, blobs.test_y)}
     known = first_labels(blobs, 40)
     answer = ask(images, known, 20, "margin", **options)
     images[:] = images[:, ::-1]
@@ -251,17 +250,17 @@ def test_other_images_are_seen_whatever_array_they_are_in(blobs: Dataset) -> Non
 
 def test_an_answer_that_was_pickled(blobs: Dataset) -> None:
     known = first_labels(blobs, 40)
-    answer = ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], **TINY)
+    answer = ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], **SMALL)
     back = pickle.loads(pickle.dumps(answer))
     assert_same(back, answer)
     assert back.kept is None
-    following = [ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], after=one, **TINY) for one in (answer, back)]
+    following = [ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], after=one, **SMALL) for one in (answer, back)]
     assert_same(*following)
     with pytest.raises(InputError, match="memory is not that of an answer of this strategy for this pool"):
-        ask(blobs.train_x[:150], known[:150], 20, grudge(), after=answer, **TINY)
+        ask(blobs.train_x[:150], known[:150], 20, grudge(), after=answer, **SMALL)
     for twice in ({"round_": 1}, {"memory": answer.memory}):
         with pytest.raises(InputError, match="after tells the number of the question and the memory: give it, or"):
-            ask(blobs.train_x, known, 20, grudge(), after=answer, **twice, **TINY)
+            ask(blobs.train_x, known, 20, grudge(), after=answer, **twice, **SMALL)
 
 
 def test_an_answer_is_shown_in_a_line(before: Asked) -> None:
@@ -273,7 +272,7 @@ def test_an_answer_is_shown_in_a_line(before: Asked) -> None:
 def test_what_is_assumed_is_said_once(
     blobs: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**TINY, "batch": None, "learning_rate": None, "quiet": False, "mean": (0.25,), "std": (0.125,)}
+    options = {**SMALL, "batch": None, "learning_rate": None, "quiet": False, "mean": (0.25,), "std": (0.125,)}
     answer = ask(blobs.train_x, first_labels(blobs, 40), 5, "random", **options)
     assert capsys.readouterr().err.splitlines() == [
         "ask: 200 images of 8 x 8 x 1, 40 of them labelled, 4 classes; trained with mean=(0.25,), std=(0.125,), "
