@@ -239,9 +239,9 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
     for told in (*found.unreadable.values(), *found.remarks):
         print(told, file=sys.stderr)
     for verdict in judged:
-        _print_cells(verdicts.verdict_table(verdict))
-        _print_cells(verdicts.cost_table(verdict))
-        for table in (queries.query_table(verdict.experiment), verdicts.gap_table(verdict.experiment)):
+        gaps, bought = verdicts.gap_table(verdict.experiment), queries.query_table(verdict.experiment)
+        tables = (gaps, verdicts.verdict_table(verdict), verdicts.cost_table(verdict), bought)
+        for table in tables:
             if table.rows:
                 _print_cells(table)
     if len(judged) > 1:
