@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from jaxdal import comparison, figures, queries, significance, verdicts
+from jaxdal import caveats, comparison, figures, queries, significance, verdicts
 from jaxdal.comparison import COMPLETE, Comparison, Experiment
 from jaxdal.page_style import SCRIPT, STYLE
 from jaxdal.significance import Ranks
@@ -80,7 +80,7 @@ def _experiment(verdict: Verdict) -> str:
             figures.gains(table, figures.pairs(experiment)), "API of every method",
             "API with its 95 % interval (Student), and each seed as a stroke. ▲ better, ▼ worse, ● not told apart.",
         )  # fmt: skip
-    bought = queries.query_table(experiment)
+    bought, unequal = queries.query_table(experiment), caveats.of_seeds(experiment)
     worst = _table(verdicts.accuracy_table(experiment, "accuracy_worst"))
     return "\n".join([
         f"<h2>{_text(experiment.title)}</h2>",
@@ -90,6 +90,7 @@ def _experiment(verdict: Verdict) -> str:
         "<h3>Cost</h3>", _table(verdicts.cost_table(verdict)),
         *(["<h3>Queries</h3>", _table(bought)] if bought.rows else []),
         "<h3>Pairwise penalties</h3>", _heat(verdict.penalties),
+        *(f"<p class=notes>{_text(told)} Of fewer seeds in common, less is significant.</p>" for told in unequal),
         "<h3>Ranks</h3>", _ranks(verdict.ranks),
     ])  # fmt: skip
 
@@ -145,7 +146,7 @@ def _panels(verdict: Verdict) -> str:
     boxes = []
     for name in (name for name in table.sort_values("api", ascending=False).index if name in pictures):
         gain = table.loc[name, "api"]
-        told = f"n = {table.loc[name, 'n']}"
+        told = f"n = {table.loc[name, 'n']}{caveats.paired(table.loc[name])}"
         if name != experiment.baseline:
             told = f"API {'n/a' if pd.isna(gain) else verdicts.number(gain, '+.2f')}, {told}"
         note = ", own scale" if pictures[name].own_scale else ""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from jaxdal import metrics, significance
+from jaxdal.caveats import caveats, of_seeds, paired
 from jaxdal.comparison import COMPLETE, Experiment
 from jaxdal.significance import ALPHA, Ranks
 
@@ -162,8 +163,8 @@ def verdict_table(verdict: Verdict) -> Table:
     for place, name in enumerate(order):
         row = table.loc[name]
         rows.append([
-            str(name), f"{row['n']}/{row['seeds']}", spread(row["api"], row["api_sd"], "+.2f"), str(row["verdict"]),
-            *(p_value(row[f"p_{kind}_holm"], row[f"p_{kind}"]) for kind in ("t", "wilcoxon")),
+            str(name), f"{row['n']}/{row['seeds']}{paired(row)}", spread(row["api"], row["api_sd"], "+.2f"),
+            str(row["verdict"]), *(p_value(row[f"p_{kind}_holm"], row[f"p_{kind}"]) for kind in ("t", "wilcoxon")),
             *(number(row[f"api_{kind}"], "+.2f") for kind in ("without_round_0", "best", "balanced")),
             *(spread(row[key], row[f"{key}_sd"]) for key in ("final", "final_balanced", "aubc")), saved(row),
             number(ranks.ranks.get(name), ".2f"),
@@ -174,37 +175,8 @@ def verdict_table(verdict: Verdict) -> Table:
             marks[place, 2] = "best"
         if row["n"] < row["seeds"]:
             marks[place, 1] = "gap"
-    return Table(f"Verdicts: {experiment.title}", columns, rows, caveats(experiment, table), marks)
-
-
-def caveats(experiment: Experiment, table: pd.DataFrame) -> list[str]:
-    """What a reader of the verdicts must know."""
-    told = []
-    if experiment.baseline is None:
-        told.append("No journal has random sampling with supervised training: API, savings and tests need it.")
-    pairs = sorted({int(n) for n in table["pairs"].dropna() if n > 0})
-    if pairs and pairs[-1] < 2:
-        told.append("Tests are n/a: they need two seeds that both methods finished, and there is 1.")
-    elif pairs:
-        n = pairs[-1]
-        size = significance.detectable(n)
-        told.append(
-            f"n = {' to '.join(map(str, dict.fromkeys((pairs[0], n))))} paired seeds. A paired t-test with n = {n} "
-            f"finds an effect of {size:.2f} standard deviations in 80 % of cases, before correction"
-            + (": the power is low, and “not told apart” does not mean equal." if n < 10 else ".")
-        )
-        if 2 / 2**n >= ALPHA:
-            told.append(f"With n = {n}, Wilcoxon's test cannot give a p below {2 / 2**n:.3g}, whatever the data.")
-    told.append(
-        "p-values are two-sided and corrected for all methods of this table by Holm (in brackets: uncorrected); "
-        "verdicts are corrected p (t) < 0.05. All API are percentage points; accuracies, balanced and AUBC are in %."
-    )
-    failed = (table["n"] < table["seeds"]).any()
-    if failed:
-        told.append(
-            "Seeds that did not finish are in no number: a method that fails on hard seeds looks better for it."
-        )
-    return told
+    notes = caveats(experiment, table, ranks.left_out)
+    return Table(f"Verdicts: {experiment.title}", columns, rows, notes, marks)
 
 
 _ROUNDS = {  # title and note of a table of rounds
@@ -227,7 +199,7 @@ def accuracy_table(experiment: Experiment, key: str = "accuracy") -> Table:
             cells.append(spread(column.mean(), column.std()) + other)
         rows.append([method, *cells])
     columns = ["method", *(f"{labels:,}" for labels in experiment.labels)]
-    notes = [f"{told} in %, mean ± standard deviation over seeds, by number of labels."]
+    notes = [f"{told} in %, mean ± standard deviation over seeds, by number of labels.", *of_seeds(experiment)]
     return Table(f"{title}: {experiment.title}", columns, rows, notes)
 
 
@@ -256,6 +228,8 @@ def cost_table(verdict: Verdict) -> Table:
     ]
     if not table["n"].sum():
         notes.append("No finished run was trained alone, so there is no Cost: that needs runs with --pack=1.")
+    if any(table.loc[table[f"{kind}ratio"].notna(), f"{kind}n"].nunique() > 1 for kind in ("", "shared_")):
+        notes.append("Where n differs, “× random” divides means over different seeds; it is not of pairs.")
     return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])
 
 

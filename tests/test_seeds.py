@@ -1,0 +1,62 @@
+"""Methods that have finished different seeds, five and three of them: what tables, tests and figures make of it."""
+
+from pathlib import Path
+
+import pytest
+from journals import judged, write
+
+from jaxdal import page, report, verdicts
+from jaxdal.comparison import read
+
+FIVE = {seed: [0.5, 0.6, 0.7, 0.8 + 0.01 * seed] for seed in range(5)}
+ABOVE = {seed: [one + 0.02 + 0.001 * seed**2 for one in curve] for seed, curve in FIVE.items()}
+THREE = {seed: [one + 0.01 * seed for one in FIVE[seed]] for seed in range(3)}
+
+
+def test_five_and_three_seeds_beside_each_other(tmp_path: Path) -> None:
+    """Three seeds tell less than five, and means over all of a method's seeds do not pair."""
+    for name, curves in (("random", FIVE), ("badge", ABOVE), ("margin", THREE)):
+        write(tmp_path / name, curves, strategy=name)
+    (verdict,) = judged(tmp_path)
+    assert verdict.table["pairs"].dropna().to_dict() == {"badge": 5, "margin": 3}
+    shown = verdicts.verdict_table(verdict)
+    assert {row[0]: row[1] for row in shown.rows} == {"badge": "5/5", "margin": "3/5", "random": "5/5"}
+    notes = " ".join(shown.notes)
+    assert "n = 3 to 5 paired seeds. A paired t-test with n = 3 finds an effect of 3.26 standard deviations in" in notes
+    assert "with n = 5 one of 1.68, before correction: the power is low" in notes
+    assert "With n = 3 or 5, Wilcoxon's test cannot give a p below 0.25 or 0.0625" in notes
+    assert "Methods have finished different seeds" in notes
+    assert "Without a rank, since a seed is missing: margin." in notes
+    told = "Finished seeds are not the same. random, badge: 0, 1, 2, 3, 4; margin: 0, 1, 2."
+    assert told in verdicts.accuracy_table(verdict.experiment).notes
+    assert any("divides means over different seeds" in note for note in verdicts.cost_table(verdict).notes)
+    assert f"{told} Of fewer seeds in common, less is significant." in page.render(read([tmp_path]), [verdict], "x")
+
+
+def test_more_seeds_of_a_method_than_of_random_sampling(tmp_path: Path) -> None:
+    """The n of an API is that of its pairs."""
+    random = {seed: FIVE[seed] for seed in range(3)}
+    for name, curves in (("random", random), ("badge", ABOVE), ("margin", {0: ABOVE[0]})):
+        write(tmp_path / name, curves, strategy=name)
+    (verdict,) = judged(tmp_path)
+    shown = verdicts.verdict_table(verdict)
+    assert {row[0]: row[1] for row in shown.rows} == {"badge": "5/5, 3 paired", "margin": "1/5", "random": "3/5"}
+    assert "n = 1 to 3 paired seeds. A paired t-test with n = 3 finds an effect of 3.26" in " ".join(shown.notes)
+    assert "n = 5, 3 paired<" in page.render(read([tmp_path]), [verdict], "x")
+
+
+def test_equal_seeds_need_no_words(tmp_path: Path) -> None:
+    for name, curves in (("random", FIVE), ("badge", ABOVE)):
+        write(tmp_path / name, curves, strategy=name)
+    (verdict,) = judged(tmp_path)
+    told = [*verdicts.verdict_table(verdict).notes, *verdicts.accuracy_table(verdict.experiment).notes]
+    assert not any("different seeds" in note or "Finished seeds" in note or "rank" in note for note in told)
+    assert any("A paired t-test with n = 5 finds an effect of 1.68 standard deviations in 80 %" in one for one in told)
+
+
+def test_what_is_missing_is_printed_before_any_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "r", FIVE)
+    write(tmp_path / "m", THREE, strategy="margin")
+    assert report.main([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("Not complete: 2 of 10 runs") < told.index("Verdicts:") < told.index("Cost:")
