@@ -82,8 +82,8 @@ def test_published_rows_come_out_of_curves_made_up_for_them(tmp_path):
         "| WAAL ★ | SSAL | +3.00 ± 0.00 (+3.00) |",
         "| SSLDiff2AugDirect ★ | SSAL | **+3.49 ± 0.00 (+3.49)** |",
         "| SSLRandom ★ | SSAL | +1.68 ± 0.00 (+1.68) |",
-        "- MNIST: of 5 published methods, 5 lie on the published side of random; mean difference 0.00 points, rank "
-        "correlation 1.00 (Spearman).",
+        "- MNIST: of 5 published methods, 5 lie on the published side of random; mean absolute difference 0.00 points, "
+        "rank correlation 1.00 (Spearman).",
     ):
         assert row in text
     table = pd.read_csv(tmp_path / "reports" / "table3.csv", comment="#").set_index("method")
