@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from journals import judged, write
 from planned import write as publish
 
-from experiments import command, table3
+from experiments import command, table3, table5
 from experiments.plans import PLANS, Options
 from jaxdal import page, report, verdicts
 from jaxdal.comparison import read
@@ -87,3 +88,12 @@ def test_table_3_says_of_how_many_seeds_a_cell_is(tmp_path: Path) -> None:
         assert ", 3 of 5 seeds (–)" in margin
         assert (", 3 of 5 seeds (–)" in badge) == (name == "b"), "two of its seeds have no partner"
         assert "- ★: above random sampling on every data set of the table" in text
+
+
+def test_table_5_divides_means_of_the_same_seeds(tmp_path: Path) -> None:
+    seeds = {"random": (0, 1, 2, 3, 4), "ssl_random": (0, 1, 2, 3, 4), "ssl_diff2aug_direct": (0, 1, 2)}
+    flags = planned(tmp_path, seeds)
+    assert command.main("table5", "", table5.render, [flag for flag in flags if "strategies" not in flag]) == 0
+    row = pd.read_csv(tmp_path / "reports" / "table5.csv", comment="#").iloc[0]
+    assert row["pairs"] == 3
+    assert row["ratio"] == pytest.approx(2), "in each of the three seeds; SSLRandom is higher in the other two"
