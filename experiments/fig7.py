@@ -17,6 +17,7 @@ from experiments import command, drawing, grid, published
 from experiments.plans import Options, Run
 from experiments.records import Records
 from experiments.reporting import Report, key, signed
+from jaxdal.caveats import of_seeds
 from jaxdal.verdicts import Table, number
 
 if TYPE_CHECKING:  # slow to import
@@ -31,24 +32,33 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     order = list(dict.fromkeys(run.strategy for run in runs))
     rows: list[list[str]] = []
     for column, each in zip(columns, axes, strict=True):
+        planned = len(column.runs) // len(order)
         drawn = _draw(each, column, order, "api_best" if options.best else "api", key(options))
         for method in order:
             api = grid.value(column, method, "api_best" if options.best else "api")
+            seeds = len(column.experiment.finished(method)) if column.experiment else 0
             final, balanced = (grid.value(column, method, name) for name in ("final", "final_balanced"))
             rows.append([
                 published.DATASETS.get(column.dataset, column.dataset), published.METHODS.get(method, method),
-                signed(api), number(final, ".2f"), number(balanced, ".2f"), "yes" if method in drawn else "no",
+                signed(api), number(final, ".2f"), number(balanced, ".2f"), f"{seeds}/{planned}",
+                "yes" if method in drawn else "no",
             ])  # fmt: skip
     drawing.legend(figure, axes)
     notes = [
         f"Published, in words: {published.SAYS['fig7']}",
         "Curves: means over seeds that finished every round, bars ± one standard deviation; final accuracy: of the "
-        "last epoch, balanced: the mean over classes.",
-        *(note for column in columns for note in column.notes),
+        "last epoch, balanced: the mean over classes. API: of the seeds that random sampling has finished as well.",
+        *(note for column in columns for note in [*column.notes, *_seeds(column)]),
     ]
-    names = ["data set", "method", "API", "final accuracy, %", "balanced, %", "drawn"]
+    names = ["data set", "method", "API", "final accuracy, %", "balanced, %", "seeds", "drawn"]
     table = Table("Figure 7: accuracy against budget", names, rows, notes)
     return Report(table, records.frame(runs).drop(columns=["save_weights"]), figure)
+
+
+def _seeds(column: grid.Column) -> list[str]:
+    """That curves of different seeds are beside each other, where they are."""
+    name = published.DATASETS.get(column.dataset, column.dataset)
+    return [f"{name}: {told}" for told in (of_seeds(column.experiment) if column.experiment else [])]
 
 
 def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: str) -> list[str]:

@@ -18,7 +18,7 @@ from experiments import command, grid, published
 from experiments.plans import Options, Run
 from experiments.records import Records
 from experiments.reporting import Report, beside
-from jaxdal import verdicts
+from jaxdal import caveats, verdicts
 from jaxdal.comparison import Experiment
 from jaxdal.verdicts import Table, number
 
@@ -78,6 +78,7 @@ def _caveats(experiment: Experiment | None, way: str) -> list[str]:
     if experiment is None:
         return []
     table, told = verdicts.costs(experiment), verdicts.other_devices(experiment)
+    told += [f"{one} Ratios are of means over these, not of pairs." for one in caveats.of_seeds(experiment)]
     undivided = table.index[(table["shared_n"] == 0) & (table["n"] > 0)]
     if way == "together" and len(undivided) and table["shared_n"].any():
         told.append(f"no other run was trained with those of {', '.join(undivided)}: their seconds are undivided.")

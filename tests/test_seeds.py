@@ -8,7 +8,7 @@ import pytest
 from journals import judged, write
 from planned import write as publish
 
-from experiments import command, table3, table5
+from experiments import command, fig7, table3, table4, table5
 from experiments.plans import PLANS, Options
 from jaxdal import page, report, verdicts
 from jaxdal.comparison import read
@@ -97,3 +97,19 @@ def test_table_5_divides_means_of_the_same_seeds(tmp_path: Path) -> None:
     row = pd.read_csv(tmp_path / "reports" / "table5.csv", comment="#").iloc[0]
     assert row["pairs"] == 3
     assert row["ratio"] == pytest.approx(2), "in each of the three seeds; SSLRandom is higher in the other two"
+
+
+def test_figure_7_says_of_which_seeds_curves_are(tmp_path: Path) -> None:
+    seeds = {"random": (0, 1, 2, 3, 4), "badge": (0, 1, 2, 3, 4), "margin": (0, 1, 2)}
+    assert command.main("fig7", "", fig7.render, planned(tmp_path, seeds)) == 0
+    text = (tmp_path / "reports" / "fig7.md").read_text()
+    found = [line.split(" | ")[1::4] for line in text.splitlines() if line.startswith("| digits")]
+    assert found == [["RandomSampling", "5/5"], ["BadgeSampling", "5/5"], ["margin", "3/5"]]
+    assert "- digits: Finished seeds are not the same. random, badge: 0, 1, 2, 3, 4; margin: 0, 1, 2." in text
+
+
+def test_table_4_says_that_seconds_do_not_pair(tmp_path: Path) -> None:
+    seeds = {"random": (0, 1, 2, 3, 4), "margin": (0, 1, 2)}
+    assert command.main("table4", "", table4.render, planned(tmp_path, seeds)) == 0
+    text = (tmp_path / "reports" / "table4.md").read_text()
+    assert "margin: 0, 1, 2. Ratios are of means over these, not of pairs." in text
