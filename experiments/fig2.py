@@ -58,13 +58,14 @@ def _cells(table: pd.DataFrame, mixed: list[str]) -> Table:
     rows = []
     for (dataset, strategy), own in table.groupby(["dataset", "strategy"], sort=False):
         cells = [spread(own[name].mean(), own[name].std(), _form(name)) for name in SHOWN]
-        seeds = own["accuracy"].notna().sum()
-        rows.append(
-            [published.DATASETS.get(dataset, dataset), published.METHODS.get(strategy, strategy), *cells, str(seeds)]
-        )
+        names = [published.DATASETS.get(dataset, dataset), published.METHODS.get(strategy, strategy)]
+        rows.append([*names, *cells, _count(own, "")])
     for dataset, own in table.groupby("dataset", sort=False):
-        cells = [number(own[f"pool_{name}"].mean(), _form(name)) for name in SHOWN]
-        rows.append([published.DATASETS.get(dataset, dataset), "all unlabelled images; accuracy before", *cells, ""])
+        # The strategies of a seed share the network: each seed counts once, however many of them have it.
+        pools = own.groupby("seed")[[f"pool_{name}" for name in SHOWN]].mean()
+        cells = [number(pools[f"pool_{name}"].mean(), _form(name)) for name in SHOWN]
+        names = [published.DATASETS.get(dataset, dataset), "all unlabelled images; accuracy before"]
+        rows.append([*names, *cells, _count(pools, "pool_")])
     notes = [
         f"Published, in words: {published.SAYS['fig2']}",
         f"Distances of all unlabelled images are those of at most {case.SAMPLE:,} of them. Inconsistency is 0 where "
@@ -73,6 +74,12 @@ def _cells(table: pd.DataFrame, mixed: list[str]) -> Table:
     ]
     columns = ["data set", "picks of", *SHOWN.values(), "seeds"]
     return Table("Figure 2: what semi-supervised strategies pick", columns, rows, notes)
+
+
+def _count(table: pd.DataFrame, prefix: str) -> str:
+    """Seeds with an accuracy; of which the picks were measured, if these are not as many."""
+    trained, measured = (int(table[f"{prefix}{name}"].notna().sum()) for name in ("accuracy", case.MEASURES[0]))
+    return str(trained) if trained == measured else f"{trained} ({measured} measured)"
 
 
 def _form(name: str) -> str:
@@ -102,7 +109,7 @@ def _panel(axes: "Axes", table: pd.DataFrame, name: str) -> None:
             axes.bar(place, own.mean(), color=colour, alpha=0.85, width=0.7)
         if len(own) > 1:
             axes.errorbar(place, own.mean(), own.std(), color="0.2", capsize=3, lw=1)
-    before = table[f"pool_{name}"].mean()
+    before = table.groupby("seed")[f"pool_{name}"].mean().mean()
     if pd.notna(before):
         axes.axhline(before, color="0.3", ls="--", lw=1)
     values = table[[name, f"pool_{name}"]].stack().dropna()

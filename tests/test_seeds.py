@@ -8,7 +8,7 @@ import pytest
 from journals import judged, write
 from planned import write as publish
 
-from experiments import command, fig7, table3, table4, table5
+from experiments import case, command, fig2, fig7, table3, table4, table5
 from experiments.plans import PLANS, Options
 from jaxdal import page, report, verdicts
 from jaxdal.comparison import read
@@ -113,3 +113,18 @@ def test_table_4_says_that_seconds_do_not_pair(tmp_path: Path) -> None:
     assert command.main("table4", "", table4.render, planned(tmp_path, seeds)) == 0
     text = (tmp_path / "reports" / "table4.md").read_text()
     assert "margin: 0, 1, 2. Ratios are of means over these, not of pairs." in text
+
+
+def test_figure_2_counts_the_network_of_a_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seed 1 only one of two strategies has run; and its picks were never measured."""
+    accuracies = {("ssl_random", 0): 0.5, ("ssl_consistency", 0): 0.5, ("ssl_random", 1): 0.8}
+    for run in PLANS["fig2"](Options(("digits",), ("ssl_random", "ssl_consistency"), (0, 1))):
+        if accuracy := accuracies.get((run.strategy, run.seed)):
+            publish(tmp_path / f"{run.strategy} {run.seed}", run, {run.seed: [accuracy, 0.9]})
+    told = {kind: dict.fromkeys(case.MEASURES, 1.0) for kind in ("picks", "pool")}
+    monkeypatch.setattr(case.Case, "measured", lambda self, record, seed: told if seed == 0 else None)
+    flags = ["--datasets=digits", "--strategies=ssl_random,ssl_consistency", "--seeds=0,1", f"--results={tmp_path}"]
+    assert command.main("fig2", "", fig2.render, [*flags, "--norun"]) == 0
+    lines = (tmp_path / "reports" / "fig2.md").read_text().splitlines()
+    ends = [line.split(" | ")[-2:] for line in lines if line.startswith("| digits")]
+    assert ends == [["90.00 ± 0.00", "2 (1 measured) |"], ["90.00", "1 |"], ["65.00", "2 (1 measured) |"]]
