@@ -65,7 +65,7 @@ def spread_line(
         return
     found = table.groupby(x)[y].agg(["mean", "std"])
     looks = style(place) | ({"ls": ""} if len(found) == 2 else {})
-    spread = found["std"].fillna(0) if found["std"].notna().any() else None
+    spread = found["std"] if found["std"].notna().any() else None  # NaN, of one row, is no bar: 0 would be a spread
     axes.errorbar(
         found.index + shift, found["mean"], spread, label=label, capsize=2.5, lw=1.5, ms=4.5, elinewidth=0.8, **looks
     )

@@ -8,7 +8,7 @@ import pytest
 from journals import judged, write
 from planned import write as publish
 
-from experiments import case, command, fig2, fig7, table3, table4, table5
+from experiments import case, command, drawing, fig2, fig7, table3, table4, table5
 from experiments.plans import PLANS, Options
 from jaxdal import page, report, verdicts
 from jaxdal.comparison import read
@@ -128,3 +128,13 @@ def test_figure_2_counts_the_network_of_a_seed_once(tmp_path: Path, monkeypatch:
     lines = (tmp_path / "reports" / "fig2.md").read_text().splitlines()
     ends = [line.split(" | ")[-2:] for line in lines if line.startswith("| digits")]
     assert ends == [["90.00 ± 0.00", "2 (1 measured) |"], ["90.00", "1 |"], ["65.00", "2 (1 measured) |"]]
+
+
+def test_one_seed_among_points_of_several_has_no_bar() -> None:
+    """A bar of length 0 would say that seeds agree."""
+    _, (axes,) = drawing.panels(["one"])
+    table = pd.DataFrame({"x": [1, 2, 2, 3, 3], "y": [0.5, 0.6, 0.7, 0.8, 0.8]})
+    drawing.spread_line(axes, table, "x", "y", "name", 0)
+    (bars,) = axes.collections
+    drawn = [line[:, 1].tolist() for line in bars.get_segments() if len(line)]  # what is NaN has no ends
+    assert drawn == [pytest.approx([0.65 - 0.005**0.5, 0.65 + 0.005**0.5]), [0.8, 0.8]]
