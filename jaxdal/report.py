@@ -6,6 +6,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -170,7 +171,7 @@ def _draw_curves(axes: "Axes", rows: list[Row], groups: Sequence[Group]) -> None
     name = "accuracy"
     if len(curves) > 1:
         name = f"mean of {len(curves)} seeds"
-        spread = [row.deviation or 0.0 for row in rows]
+        spread = [nan if row.deviation is None else row.deviation for row in rows]  # of one survivor: no band
         below, above = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
         if len(rows) > 1:
             axes.fill_between(labels, below, above, color=COLOUR, alpha=0.2, lw=0, label="± 1 standard deviation")

@@ -169,6 +169,15 @@ def test_plot_draws_the_numbers() -> None:
     np.testing.assert_allclose(top.get_xlim(), np.asarray(axes.get_xlim()) / POOL)
 
 
+def test_plot_has_no_band_where_one_seed_is_left() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    report.draw(axes, header([0, 1]), [[line(0, 0), line(1, 0)], [line(0, 1), line(1, 1)], [line(0, 2), dead(1, 2)]])
+    corners = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
+    assert corners[:, 0].max() == 20, "its last round is at 30 labels"
+
+
 def test_cold_start_loads_no_plotting_library() -> None:
     program = "import sys, jaxdal.report; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
