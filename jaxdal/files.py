@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from pathlib import Path
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a name of this process alone to write under; what is there at the end of the block replaces `path`."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Hosts that share a disk count their processes each for itself, and in containers all of them begin with 1.
+    partial = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)
