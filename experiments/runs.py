@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 import jaxdal
 from experiments import launchers
 from experiments import options as flags
@@ -34,6 +36,7 @@ from jaxdal import models, naming, strategies, trainers
 from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING
 from jaxdal.errors import InputError
 from jaxdal.report import outlive_readers
+from jaxdal.types import Model
 
 DONE = (COMPLETE, DIVERGED, CONFLICT)  # training again would settle none of them
 Results = list[jaxdal.Result]
@@ -113,12 +116,16 @@ def at_once(members: Sequence[Member], gpus: float | None = None) -> int:
     gpus: of a job; None: one; with 0 it computes on a CPU.
     """
     run = members[0].run
-    settings = resolved(run)
-    model = models.build(settings.model, SIZES[run.dataset].image, settings.num_classes)
+    model = _model(run)
     most = model.cpu_pack if gpus == 0 else max(1, model.pack // model.pack_multiple * model.pack_multiple)
     runs = (1 if run.pack == 1 else most) * max(1, int(gpus or 1))
     jobs = -(-len(members) // max(1, runs // len(members[0].seeds)))
     return -(-len(members) // jobs)
+
+
+def _model(run: Run) -> Model:
+    settings = resolved(run)
+    return models.build(settings.model, SIZES[run.dataset].image, settings.num_classes)
 
 
 def _members(runs: Sequence[Run], records: Records) -> list[Member]:
@@ -174,6 +181,9 @@ def train(group: Group, members: Sequence[Member], results: Path, data_dir: str 
     """Run, or continue, some members of a group."""
     run = members[0].run
     precision, pack, eval_every = group.settings
+    model = _model(run)
+    if pack == (model.cpu_pack if jax.devices()[0].platform == "cpu" else model.pack):
+        pack = 0  # what a journal has in its place; stated, the same number would cut the runs into other packs
     options: dict[str, Any] = {
         "trainer": run.trainer, "preset": run.preset, "seeds": list(members[0].seeds), "epochs": run.epochs,
         **run.budget._asdict(), "eval_every": eval_every, "precision": precision, "pack": pack,
