@@ -38,7 +38,7 @@ def blocks_for(
     """Decide whether the pool stays on the host, and how much of it comes at once; None if it fits on each device.
 
     image: [H, W, C]. pool_bytes: most bytes of a device that its images may take; None: half of its memory. runs: to be
-    trained, if not one per seed.
+    trained together after the first round, which has one per seed, if not those again.
 
     Raises:
         InputError: the strategy needs the whole pool, or there is no room for the images of two steps.
@@ -50,16 +50,17 @@ def blocks_for(
     told = f"the {settings.pool * bytes_each:,} bytes of the training images do not fit into --pool_bytes={most}"
     if any(signal.prepare is not None for signal in strategy.needs):
         raise InputError(f"{told}, and strategy {settings.strategy!r} looks at all of them at once")
-    lanes = lanes_of(packs_of(settings, devices, runs), devices)
     batch = settings.recipe.batch
     unlabelled = strategy.wrap(trainers.build(settings.trainer, settings.preset)).unlabelled * batch
-    runs = lanes.on_device
-    step = runs * sum(-(-images // lanes.shares) for images in (batch, unlabelled)) * bytes_each
+    every = [lanes_of(packs_of(settings, devices, count), devices) for count in (None, runs)]
+    shares = ((lanes.on_device, sum(-(-size // lanes.shares) for size in (batch, unlabelled))) for lanes in every)
+    runs, images = max(shares, key=math.prod)
+    step = runs * images * bytes_each
     steps = most // (streaming.AT_ONCE * step)
     if steps < 1:
         fewer = f", of {runs} runs at once (a smaller --pack takes fewer)" if runs > 1 else ""
         raise InputError(f"{told}, nor do those of two training steps, {streaming.AT_ONCE * step:,} bytes{fewer}")
-    rows = most // (streaming.AT_ONCE * bytes_each) * lanes.shares
+    rows = most // (streaming.AT_ONCE * bytes_each) * min(lanes.shares for lanes in every)
     return Blocks(min(steps, streaming.STEPS), rows)
 
 

@@ -140,19 +140,20 @@ def run_together(
         for one in experiments if images.files and hosts.first() else []:
             (one.folder / "pool.txt").write_text("\n".join(images.files) + "\n", errors="surrogateescape")
         pool_x, oracle, test = data.split(images)
-        lab: Lab | None = None
         groups = trained_alike(experiments)
+        every_blocks = [  # before any group is trained, since this refuses what does not fit
+            blocks_for(one.rules, one.strategy, image, devices, pool_bytes, (1 + len(rest)) * len(one.rules.seeds))
+            for one, *rest in groups
+        ]
+        lab: Lab | None = None
         for one in experiments:  # a kill may have left a state of the last round
             if not any(one.folder == members[0].folder for members in groups):
                 InsideRound(one.folder, 0.0, {}).clear()
-        for members in groups:
+        for members, blocks in zip(groups, every_blocks, strict=True):
             for one in members:
                 remarks.on_strategy(one.rules, one.strategy)
             remarks.on_training(members[0].rules, members[0].strategy)
             folder, rules = members[0].folder, members[0].rules
-            blocks = blocks_for(
-                rules, members[0].strategy, pool_x.shape[1:], devices, pool_bytes, len(members) * len(rules.seeds)
-            )
             held = movable(pool_x, blocks, chosen)
             with advised("taking the images", held):
                 lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, like=lab)

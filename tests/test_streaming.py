@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import killer
 import numpy as np
 import pytest
-from labs import bench, on_host
+from labs import SMALL, bench, on_host
 
 import jaxdal
-from jaxdal import environment, strategies, streaming, trainers
+from jaxdal import environment, loop, settings, strategies, streaming, trainers
 from jaxdal.engine import Engine
+from jaxdal.lab import blocks_for, packs_of
 from jaxdal.parallel import Lanes
 from jaxdal.signals import Gather, features, probs
 from jaxdal.streaming import Blocks, HostPool
@@ -180,6 +181,26 @@ def test_what_does_not_stream_is_refused(blobs, tmp_path):
     with pytest.raises(jaxdal.InputError, match="two training steps, 2,048 bytes"):
         bench(blobs, [0], pool_bytes=2 * STEP - 1)
     assert streams(bench(blobs, [0], pool_bytes=2 * STEP))
+
+
+def test_blocks_are_no_larger_than_the_wider_of_two_packs_allows(blobs):
+    """Five seeds start in one pack of 5; ten runs go on in packs of 4, which leave room for another step."""
+    rules = settings.resolve("arrays", blobs, "margin", seeds=range(5), **{**SMALL, "batch": 4})
+    rules, margin = rules._replace(pack=5, pack_multiple=4), strategies.build("margin")
+    assert [len(packs_of(rules, jax.devices()[:1], runs)[0]) for runs in (None, 10)] == [5, 4]
+    blocks = blocks_for(rules, margin, (8, 8, 1), jax.devices()[:1], 45 * STEP // 4, 10)
+    assert blocks is not None
+    assert blocks.steps == 45 // (2 * 5)
+
+
+def test_what_does_not_fit_together_is_refused_before_others_are_trained(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "play", lambda *_: pytest.fail("the first of two groups was trained"))
+    names = ["learning_loss", "random", "margin", "entropy"]
+    with pytest.raises(jaxdal.InputError, match="two training steps, 6,144 bytes, of 3 runs at once"):
+        jaxdal.run_together(
+            blobs, names, workdirs=tmp_path, quiet=True, pool_bytes=3 * STEP, devices=jax.devices()[:1],
+            **{**SMALL, "pack": 3},
+        )  # fmt: skip
 
 
 def test_the_next_block_comes_while_one_is_used():
