@@ -133,6 +133,7 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
         with clock.charge("select"):
             memory = lanes.per_run(stacked([run.memory for run in members]))
             picks, memory = lanes.fetch(lab.select(keys, known, memory, *found))
+        del found  # of a large pool the most that a device holds, and the next pack has its own
         for lane, run in enumerate(members):  # looking at picks is no part of choosing them
             run.picks = _checked(picks[lane], run, lab)
             run.memory = jax.tree.map(lambda leaf, lane=lane: leaf[lane], memory)

@@ -1,6 +1,8 @@
 """One round of some runs, without an engine: what its seconds are when it goes on from a kept state."""
 
 import itertools
+import weakref
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -32,3 +34,22 @@ def test_what_a_new_start_compiles_is_charged_beside_what_was_kept(monkeypatch: 
     run = pack.Run(7, Oracle(np.zeros(5, np.int32)), ())
     (trained,) = pack.train(lab, [run], [7], 0, inside, None, mock.Mock())
     assert trained.seconds == KEPT | {"eval": KEPT["eval"] + 1, "compile": KEPT["compile"] + 1}
+
+
+def test_the_signals_of_one_pack_are_gone_when_the_next_is_scored() -> None:
+    """They are the most that a device holds of a large pool: those of two packs may not fit."""
+    earlier: list[weakref.ref[np.ndarray]] = []
+
+    def gather(*_: Any) -> tuple[np.ndarray]:
+        assert all(one() is None for one in earlier)
+        found = np.zeros((1, 5), np.float32)
+        earlier.append(weakref.ref(found))
+        return (found,)
+
+    lab = mock.Mock(gather=gather, packs=[range(1), range(1, 2), range(2, 3)])
+    lab.lanes.per_run = lab.lanes.fetch = lambda leaves: leaves
+    lab.select = lambda keys, known, memory, found: (np.int32([[2]]), memory)
+    runs = [pack.Run(seed, Oracle(np.zeros(5, np.int32)), ()) for seed in range(3)]
+    for run in runs:
+        run.trained = pack.Trained({}, np.zeros(4, np.int32), 0.0, 0, {}, 1, 1)
+    assert len(pack.choose(lab, runs, 0)) == len(earlier) == 3
