@@ -124,7 +124,7 @@ def ask(
         raise InputError(f"training diverged at step {trained.diverged}: try a smaller learning_rate")
     run.trained = trained
     with advised("selecting for", held, lab, keeps_journal=False):
-        choose(lab, [run], round_)
+        choose(lab, [run], [seed], round_)
         probs = _probabilities(lab, run, trained.variables, round_)
     right = None if test is None else accuracy(trained.correct, lab)
     return Asked(run.picks, probs, right, run.memory, trained.variables, int(round_), config, kept=kept)

@@ -280,7 +280,7 @@ def play(
                 if one not in active:
                     continue
                 with advised("selecting for", held, lab):
-                    choosing = choose(lab, one.runs, round_) if round_ + 1 < rounds else []
+                    choosing = choose(lab, one.runs, one.journal.live, round_) if round_ + 1 < rounds else []
                 spent += clocks(choosing)
                 group = lines(lab, one.runs, one.journal.live, round_, choosing, progress)
                 if save_weights and speaks:

@@ -120,8 +120,11 @@ def warm(lab: Lab, runs: Sequence[Run]) -> dict[str, float]:
     return clock.seconds
 
 
-def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]:
-    """Score the pool for the runs of one strategy and take their picks: -> the seconds it took, for every run."""
+def choose(lab: Lab, runs: Sequence[Run], live: Sequence[int], round_: int) -> list[dict[str, float]]:
+    """Score the pool for the runs of one strategy and take their picks: -> the seconds it took, for every run.
+
+    live: seeds that have not diverged before; what the others would pick is not looked at.
+    """
     lanes, spent = lab.lanes, []
     for pack in lab.packs:
         members, clock = runs[pack.start : pack.stop], Clock()
@@ -135,7 +138,7 @@ def choose(lab: Lab, runs: Sequence[Run], round_: int) -> list[dict[str, float]]
             picks, memory = lanes.fetch(lab.select(keys, known, memory, *found))
         del found  # of a large pool the most that a device holds, and the next pack has its own
         for lane, run in enumerate(members):  # looking at picks is no part of choosing them
-            run.picks = _checked(picks[lane], run, lab)
+            run.picks = _checked(picks[lane], run, lab) if run.seed in live else picks[lane]
             run.memory = jax.tree.map(lambda leaf, lane=lane: leaf[lane], memory)
         spent += [clock.seconds] * len(members)
     return spent

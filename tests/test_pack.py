@@ -11,6 +11,7 @@ import pytest
 from jaxdal import cost, pack
 from jaxdal.checkpoint import Interrupted
 from jaxdal.data import Oracle
+from jaxdal.errors import InputError
 from jaxdal.types import TrainState
 
 KEPT = {"train": 40.0, "infer": 0.0, "select": 0.0, "eval": 2.0, "compile": 5.0}
@@ -52,4 +53,19 @@ def test_the_signals_of_one_pack_are_gone_when_the_next_is_scored() -> None:
     runs = [pack.Run(seed, Oracle(np.zeros(5, np.int32)), ()) for seed in range(3)]
     for run in runs:
         run.trained = pack.Trained({}, np.zeros(4, np.int32), 0.0, 0, {}, 1, 1)
-    assert len(pack.choose(lab, runs, 0)) == len(earlier) == 3
+    assert len(pack.choose(lab, runs, [0, 1, 2], 0)) == len(earlier) == 3
+
+
+def test_nobody_looks_at_what_a_lost_run_picks() -> None:
+    """It diverged a round ago, and trains on only to keep its lane: what its strategy remembers may be NaN."""
+    lab = mock.Mock(packs=[range(2)])
+    lab.gather = lambda *_: ()
+    lab.lanes.per_run = lab.lanes.fetch = lambda leaves: leaves
+    lab.select = lambda keys, known, memory: (np.int32([[2], [0]]), memory)
+    runs = [pack.Run(seed, Oracle(np.zeros(5, np.int32)), ()) for seed in (7, 8)]
+    for run in runs:
+        run.trained = pack.Trained({}, np.zeros(4, np.int32), 0.0, 0, {}, 2, 2)
+        run.buy([0])
+    pack.choose(lab, runs, [7], 3)
+    with pytest.raises(InputError, match="has picked what it may not"):
+        pack.choose(lab, runs, [7, 8], 3)
