@@ -141,7 +141,7 @@ class InsideRound:
         final = self._path(seeds) / f"step_{done:08}"
         own = final.with_name(f"{final.name}.of_{uuid.uuid4().hex}")
         tree = _as_tree(round_, seeds, state, done, seconds, best)
-        if not hosts.first():
+        if not hosts.first() or final.exists():
             return
         save(own, tree)
         try:

@@ -71,9 +71,10 @@ def train(
     with clock.charge("train"):
         keys = lab.keys(lanes.per_run(np.asarray([run.seed for run in runs], np.uint32)), np.int32(round_))
         state = wait(engine.init(keys))
-    kept = None if inside is None else inside.restore(round_, names, state)
+    kept, there = None if inside is None else inside.restore(round_, names, state), 0
     if kept is None and shared is not None:  # what it cost is charged to every run that uses it
         kept = shared.restore(round_, names, state)
+        there = 0 if kept is None else kept.done
     if kept is not None:
         state = jax.tree.unflatten(jax.tree.structure(state), lanes.per_run(kept.leaves))
         done, best = kept.done, kept.best
@@ -91,7 +92,7 @@ def train(
         why = "" if inside is None else inside.offer(round_, names, state, done, clock.seconds, best, end=done == total)
         if why:
             progress.note(f"the state inside of the round could not be kept: {why}")
-    if shared is not None and (kept is None or kept.done < done):
+    if shared is not None and there < done:  # also where a kill has left the whole round for this process alone
         try:
             shared.publish(round_, names, state, done, clock.seconds, best)
         except Exception as error:  # whatever Orbax stumbles over: the run itself needs nothing of it

@@ -77,3 +77,11 @@ def test_states_are_kept_no_more_often_than_asked(tmp_path: Path, monkeypatch: p
         inside.offer(0, [5, 7], FRESH, int(time), {}, np.zeros(2))
         found.append(kept(tmp_path, 0, [5, 7]))
     assert found == [None, 161, 161, 222]
+
+
+def test_what_others_have_published_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = checkpoint.InsideRound(tmp_path, 0.0, CONFIG)
+    inside.publish(0, [5, 7], FRESH, 32, {"train": 1.5}, np.zeros(2))
+    assert kept(tmp_path, 0, [5, 7]) == 32
+    monkeypatch.setattr(checkpoint, "save", lambda *_: pytest.fail("it is there"))
+    inside.publish(0, [5, 7], FRESH, 32, {"train": 2.5}, np.zeros(2))

@@ -17,23 +17,31 @@ from jaxdal.types import TrainState
 KEPT = {"train": 40.0, "infer": 0.0, "select": 0.0, "eval": 2.0, "compile": 5.0}
 
 
-def test_what_a_new_start_compiles_is_charged_beside_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = itertools.count()
-    monkeypatch.setattr(cost, "now", lambda: float(next(seconds)))
-    state = TrainState({}, {}, (), loss=np.zeros(1, np.float32), diverged=np.zeros(1, np.int32))
+FRESH = TrainState({}, {}, (), loss=np.zeros(1, np.float32), diverged=np.zeros(1, np.int32))
 
-    def init(keys: object) -> TrainState:
-        cost._heard("/jax/core/compile/backend_compile_duration", 1.0)
-        return state
 
+def a_lab(init: Any) -> mock.Mock:
+    """One that trains a run for six steps, and says that it is right once in each of four classes."""
     lab = mock.Mock()
     lab.settings.per_epoch, lab.settings.recipe.epochs, lab.settings.eval_every = [3], 2, 0
     lab.lanes.per_run = lab.lanes.fetch = lambda leaves: leaves
+    lab.engine.chunk, lab.engine.advance = 6, lambda state, *_: state
     lab.engine.init, lab.engine.evaluate = init, lambda variables, test: np.ones((1, 4), np.int32)
+    return lab
+
+
+def test_what_a_new_start_compiles_is_charged_beside_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(cost, "now", lambda: float(next(seconds)))
+
+    def init(keys: object) -> TrainState:
+        cost._heard("/jax/core/compile/backend_compile_duration", 1.0)
+        return FRESH
+
     inside = mock.Mock()
-    inside.restore.return_value = Interrupted([state.loss, state.diverged], 6, dict(KEPT), np.zeros(1))
+    inside.restore.return_value = Interrupted([FRESH.loss, FRESH.diverged], 6, dict(KEPT), np.zeros(1))
     run = pack.Run(7, Oracle(np.zeros(5, np.int32)), ())
-    (trained,) = pack.train(lab, [run], [7], 0, inside, None, mock.Mock())
+    (trained,) = pack.train(a_lab(init), [run], [7], 0, inside, None, mock.Mock())
     assert trained.seconds == KEPT | {"eval": KEPT["eval"] + 1, "compile": KEPT["compile"] + 1}
 
 
@@ -69,3 +77,20 @@ def test_nobody_looks_at_what_a_lost_run_picks() -> None:
     pack.choose(lab, runs, [7], 3)
     with pytest.raises(InputError, match="has picked what it may not"):
         pack.choose(lab, runs, [7, 8], 3)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "published"),
+    [(None, None, 1), (6, None, 1), (None, 6, 0), (3, None, 1)],
+    ids=["nobody has it", "a kill came before it was shared", "it is there", "it was begun"],
+)
+def test_the_first_round_is_shared_whoever_ended_it(own: int | None, others: int | None, published: int) -> None:
+    def kept(done: int | None) -> Interrupted | None:
+        return done and Interrupted([FRESH.loss, FRESH.diverged], done, dict(KEPT), np.zeros(1))
+
+    inside, shared = mock.Mock(), mock.Mock()
+    inside.restore.return_value, shared.restore.return_value = kept(own), kept(others)
+    inside.offer.return_value = ""
+    run = pack.Run(7, Oracle(np.zeros(5, np.int32)), ())
+    pack.train(a_lab(lambda keys: FRESH), [run], [7], 0, inside, shared, mock.Mock())
+    assert shared.publish.call_count == published
