@@ -80,7 +80,7 @@ def train(
         done, best = kept.done, kept.best
         # What this start has compiled so far was spent besides.
         clock.seconds = kept.seconds | {"compile": kept.seconds["compile"] + clock.seconds["compile"]}
-        progress.advance(done * len(runs))
+        progress.advance(done * len(runs), before=True)
     while done < total and not np.all(lanes.fetch(state.diverged)):
         until = min(done + engine.chunk, total, (done // between + 1) * between)
         with clock.charge("train"):

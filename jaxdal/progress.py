@@ -33,6 +33,7 @@ class Progress:
         self._round, self._labelled, self._done = first_round, 0, 0
         self._began = self._first = self._latest = self._printed = self._shown = now()
         self._first_done = 0  # steps at the end of the round's first chunk, which may have had to compile
+        self._before = False  # whether some of the round's steps were not done by this process
         self._step_cost: float | None = None  # seconds
         self._round_cost = 0.0  # seconds besides its steps
         self._bar: rich.progress.Progress | None = None
@@ -53,15 +54,16 @@ class Progress:
 
     def start_round(self, round_: int, labelled: int) -> None:
         """A round begins."""
-        self._round, self._labelled, self._done, self._first_done = round_, labelled, 0, 0
+        self._round, self._labelled, self._done, self._first_done, self._before = round_, labelled, 0, 0, False
         self._began = self._first = self._latest = self._printed = self._now()
         self._show()
 
-    def advance(self, steps: int) -> None:
-        """So many more steps of single runs are done, in this process or before it was interrupted."""
+    def advance(self, steps: int, before: bool = False) -> None:
+        """So many more steps of single runs are done. before: by another process, be it this command's or not."""
         self._latest = self._now()
         self._done += steps
-        if not self._first_done:
+        self._before |= before
+        if before or not self._first_done:
             self._first, self._first_done = self._latest, self._done
         elif self._latest > self._first:
             self._step_cost = (self._latest - self._first) / (self._done - self._first_done)
@@ -80,17 +82,20 @@ class Progress:
     ) -> None:
         """A round is finished. groups: strategy -> journal lines.
 
-        compiling: seconds of it that do not come again; training: seconds of its steps, if they are known.
+        compiling: seconds of it that do not come again; training: seconds of its steps, if they are known. Both with
+        those of another process, of which the clock here knows nothing.
         """
-        whole = max(0.0, self._now() - self._began - compiling)
+        took = self._now() - self._began
+        whole = max(0.0, took - compiling)
         work = self._work[self._round]
         if self._done == self._first_done and self._done:  # a single chunk, between whose steps nothing was measured
-            self._step_cost = (whole if training is None else min(training, whole)) / self._done
+            spent = whole if training is None else training if self._before else min(training, whole)
+            self._step_cost = spent / self._done
         self._round_cost = max(0.0, whole - work * (self._step_cost or 0.0))
         self._done = work
         self._show()
         if not self._quiet:
-            self._print(f"{self._place()}: {_result(groups)}, {_time(whole + compiling)}, {self._left()}")
+            self._print(f"{self._place()}: {_result(groups)}, {_time(took)}, {self._left()}")
 
     def seconds_left(self) -> float | None:
         """Seconds until the last round is finished; None before anything could be measured."""

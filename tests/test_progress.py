@@ -110,12 +110,27 @@ def test_what_an_interrupted_process_did_costs_nothing_now() -> None:
     world = World()
     with Progress([100, 100], 64, 1, stream=io.StringIO(), now=world.now) as progress:
         progress.start_round(0, 10)
-        progress.advance(80)
+        progress.advance(80, before=True)
         world.time += 2.0
         progress.advance(20)
         assert progress.seconds_left() == pytest.approx(10.0)
         progress.end_round({"margin": group(1)}, compiling=1e6)  # seconds of the process that was killed
         assert progress.seconds_left() == pytest.approx(10.0)
+
+
+def test_a_round_that_another_command_has_trained_tells_what_the_next_will_take() -> None:
+    """Not that nothing is left: its 100 steps, and 30 s of compilation, took that command 10 s and this one nothing."""
+    stream, world = io.StringIO(), World()
+    with Progress([100, 400], 64, stream=stream, now=world.now) as progress:
+        progress.start_round(0, 10)
+        world.time += 2.0
+        progress.advance(60, before=True)
+        world.time += 1.0
+        progress.advance(40, before=True)  # the second of two packs
+        world.time += 5.0
+        progress.end_round({"margin": group(1)}, compiling=30.0, training=10.0)
+        assert progress.seconds_left() == pytest.approx(40.0)
+    assert plain(stream) == ["round 0/1, 10 labels: accuracy 50.00 %, 8.0 s, 40 s left"]
 
 
 def test_a_round_of_one_chunk_knows_what_training_took() -> None:
