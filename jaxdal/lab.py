@@ -128,13 +128,15 @@ class Lab:
         return other
 
     def _choose_by(self, strategy: Strategy) -> None:
+        lanes, settings = self.lanes, self.settings  # a lab that its own program refers to would keep its images
+
         def select(keys: Keys, known: Array, memory: Tree, *found: Array) -> Any:
             # Inside a program, shares may be unequal: those that `Gather` adds to make them equal are left out.
-            rows = (self.lanes.split(leaf[: self.settings.pool]) for leaf in found)
-            return contracts.answer(self.settings, strategy, keys.select, known, memory, [*rows])
+            rows = (lanes.split(leaf[: settings.pool]) for leaf in found)
+            return contracts.answer(settings, strategy, keys.select, known, memory, [*rows])
 
         self.gather = self.gathering(tuple(strategy.needs))
-        self.select = self.lanes.lift(select, "rrr" + "r" * len(strategy.needs))
+        self.select = lanes.lift(select, "rrr" + "r" * len(strategy.needs))
 
     def gathering(self, needs: tuple[Signal, ...]) -> Gather:
         """Return the pass over the pool for some signals, the same one whoever asks."""

@@ -1,6 +1,8 @@
 """Strategies that train together: the numbers of each alone, a journal each, and a kill that nobody notices."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -181,6 +183,25 @@ def test_what_is_trained_in_turns_shares_the_images(blobs, tmp_path, monkeypatch
     jaxdal.run_together(blobs, ["random", "learning_loss"], workdirs=folders, devices=jax.devices()[:1], **OPTIONS)
     (first, also), (second, too) = pools
     assert first is also is second is too
+
+
+def test_images_leave_the_devices_with_their_command(blobs, tmp_path, monkeypatch):
+    """At once, and not when Python next looks for cycles: the next command in this process may need all the memory."""
+    there: list[weakref.ref[Any]] = []
+    play = loop.play
+
+    def watched(members: Any, labs: Any, wide: Any, *rest: Any) -> None:
+        there.extend(map(weakref.ref, [*labs, wide, *(lab.pool.x for lab in labs)]))
+        play(members, labs, wide, *rest)
+
+    monkeypatch.setattr(loop, "play", watched)
+    gc.disable()
+    try:
+        folders, devices = [tmp_path / "a", tmp_path / "b"], jax.devices()[:1]
+        jaxdal.run_together(blobs, ["random", "margin"], workdirs=folders, devices=devices, **OPTIONS)
+        assert [one() for one in there] == [None] * 5
+    finally:
+        gc.enable()
 
 
 def test_a_folder_for_each_strategy(blobs, tmp_path):
