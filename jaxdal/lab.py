@@ -85,22 +85,20 @@ class Lab:
         """Put the images on the devices; programs are compiled at their first use.
 
         blocks: what `blocks_for` has decided: unless None, the pool stays on the host. runs: how many there are, if not
-        one per seed. like: a lab of the same data, whose images are used where the same devices need them.
+        one per seed. like: a lab of the same data, whose images are used by the devices that have them.
         """
         budget, platform = settings.budget, devices[0].platform
         self.settings = settings
         sizes = ON_CPU if platform == "cpu" else ON_ACCELERATOR
         self.packs = packs_of(settings, devices, runs)
         self.lanes = lanes_of(self.packs, devices)
-        if like is not None and like.lanes.mesh != self.lanes.mesh:
-            like = None
         self.pool: Pool | HostPool
         if blocks is None:
             rows = sizes.rows
-            self.pool = Pool(self.lanes.shared(pool_x)) if like is None else like.pool
+            self.pool = Pool(self.lanes.shared(pool_x, None if like is None else like.pool.x))
         else:
             self.pool, rows = HostPool(pool_x, self.lanes, blocks), min(blocks.rows, sizes.rows)
-        self.test: TestSet = TestSet(*self.lanes.shared(test)) if like is None else like.test
+        self.test: TestSet = TestSet(*self.lanes.shared(test, None if like is None else tuple(like.test)))
         self.test_counts = np.bincount(test[1], minlength=settings.num_classes)
         model = models.build(settings.model, pool_x.shape[1:], settings.num_classes, models.DTYPES[settings.precision])
         self._network = augment.network(model, settings.mean, settings.std, crop=settings.crop, flip=settings.flip)

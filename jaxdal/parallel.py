@@ -154,9 +154,20 @@ class Lanes:
         """Bring device arrays to the host, as NumPy arrays."""
         return fetch(leaves)
 
-    def shared(self, leaves: Tree) -> Tree:
-        """Put host arrays that all runs share on every device."""
+    def shared(self, leaves: Tree, like: Tree = None) -> Tree:
+        """Put host arrays that all runs share on every device. like: the same on devices, which do not get another."""
+        if like is not None:
+            return jax.tree.map(self._spread, leaves, like)
         return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), leaves)
+
+    def _spread(self, leaf: np.ndarray, like: Array) -> Array:
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        if like.sharding == sharding:
+            return like
+        there = {share.device: share.data for share in like.addressable_shards}
+        own = [device for device in self.mesh.devices if device in sharding.addressable_devices]
+        copies = [there[device] if device in there else jax.device_put(leaf, device) for device in own]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
 
     def rows(self, array: np.ndarray, axis: int, *, per_run: bool) -> Array:
         """Put rows, those on `axis`, where they are used: a share on each device of a run that has several.

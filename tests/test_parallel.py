@@ -69,6 +69,26 @@ def test_lanes(runs, devices, width, used):
     assert np.asarray(doubled)[:runs].tolist() == list(range(0, 2 * runs, 2))
 
 
+def test_what_a_device_has_is_not_put_there_again():
+    """A run over all eight devices, then three runs on the first three, or ten on five of them: one copy on each."""
+    images = np.arange(24, dtype=np.uint8).reshape(6, 4)
+
+    def places(array: jax.Array) -> dict[int, int]:
+        return {share.device.id: share.data.unsafe_buffer_pointer() for share in array.addressable_shards}
+
+    one, three, ten = (Lanes(runs, jax.devices()) for runs in (1, 3, 10))
+    whole = one.shared(images)
+    part = three.shared(images, whole)
+    assert part.sharding == three.shared(images).sharding
+    assert np.asarray(part).tolist() == images.tolist()
+    assert places(part).items() <= places(whole).items()
+    more = ten.shared(images, part)
+    assert {device: place for device, place in places(more).items() if device < 3} == places(part)
+    assert len(places(more)) == 5
+    assert np.asarray(more).tolist() == images.tolist()
+    assert ten.shared(images, more) is more
+
+
 @pytest.mark.parametrize(
     ("seeds", "devices", "model"), [([0], 8, "lenet"), ([0, 1, 2], 8, "lenet"), ([0, 1, 2, 3, 4], 3, "tiny")]
 )
