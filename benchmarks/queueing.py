@@ -107,6 +107,8 @@ def run(command: Sequence[str], log: Path, seconds: float) -> int | None:
     environ = {
         **os.environ,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # of torch, which is measured in the same process, some memory too
+        # The first of several: figures are those of one, and are kept with and compared to those of one.
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         "JAX_COMPILATION_CACHE_DIR": str(out / "programs"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONUNBUFFERED": "1",

@@ -177,6 +177,18 @@ def test_processes_are_ended_and_started_again(tmp_path, monkeypatch):
     assert "ZeroDivisionError" in (tmp_path / "logs/wrong.txt").read_text()
 
 
+@pytest.mark.parametrize(("visible", "used"), [(None, "0"), ("3,5", "3"), ("GPU-8932f937", "GPU-8932f937"), ("", "")])
+def test_of_several_gpus_one_is_measured(tmp_path, monkeypatch, visible, used):
+    """What is measured is kept under the name of the card, whose figures are those of one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    log = tmp_path / "logs" / "log.txt"
+    log.parent.mkdir()
+    assert queueing.run(("-c", "import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"), log, 60) == 0
+    assert log.read_text() == f"{used!r}\n"
+
+
 def test_parts_of_a_file_come_call_after_call(tmp_path):
     arrays = {"train_images": np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)}
     np.savez(tmp_path / "cifar10.npz", **arrays)
