@@ -141,3 +141,14 @@ class Lab:
         if needs not in self._gathers:
             self._gathers[needs] = Gather(self.lanes, self._network, needs, self.pool, self._rows)
         return self._gathers[needs]
+
+
+def labs_for(
+    settings: Settings, pool_x: np.ndarray, test: tuple[np.ndarray, np.ndarray], strategies: Sequence[Strategy],
+    devices: Sequence[jax.Device], blocks: Blocks | None, like: Lab | None,
+) -> tuple[list[Lab], Lab]:  # fmt: skip
+    """Make the labs of strategies that are trained alike: one for each, and one that trains all runs of all of them."""
+    given = settings, pool_x, test, strategies[0], devices, blocks
+    lab = Lab(*given, like=like)
+    wide = lab if len(strategies) == 1 else Lab(*given, runs=len(strategies) * len(settings.seeds), like=lab)
+    return [lab, *map(lab.beside, strategies[1:])], wide

@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,9 @@ from jaxdal.errors import InputError
 from jaxdal.exhausted import advised, movable
 from jaxdal.files import at_home
 from jaxdal.journal import Group, Journal, Line, known_picks
-from jaxdal.lab import Lab, blocks_for
+from jaxdal.lab import Lab, blocks_for, labs_for
 from jaxdal.memory import load_memory, memory_leaves, remember
-from jaxdal.pack import Run, choose, keep_weights, lines, train, warm
+from jaxdal.pack import Run, choose, clocks, keep_weights, lines, train, warm
 from jaxdal.progress import Progress
 from jaxdal.strategies import build
 from jaxdal.types import Dataset, Strategy
@@ -153,24 +153,16 @@ def run_together(
             for one in members:
                 remarks.on_strategy(one.rules, one.strategy)
             remarks.on_training(members[0].rules, members[0].strategy)
-            folder, rules = members[0].folder, members[0].rules
             held = movable(pool_x, blocks, chosen)
             with advised("taking the images", held):
-                lab = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, like=lab)
-                wide = lab  # for all runs at once
-                if len(members) > 1:
-                    runs = len(members) * len(rules.seeds)
-                    wide = Lab(rules, pool_x, test, members[0].strategy, devices, blocks, runs=runs, like=lab)
+                together = [one.strategy for one in members]
+                labs, wide = labs_for(members[0].rules, pool_x, test, together, devices, blocks, like=lab)
+                lab = labs[0]
                 for one in members:
                     recall(one, lab, oracle)
-                labs = [lab, *(lab.beside(one.strategy) for one in members[1:])]
-            shared = None
-            if share_round_0 is not None:
-                same = rules.training(members[0].strategy) | {"environment": here, "source": environment.source()}
-                shared = InsideRound(at_home(share_round_0), 0.0, same)
-            config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
-            inside = InsideRound(folder, checkpoint_seconds, config)
+            inside, shared = states(members, checkpoint_seconds, share_round_0, here)
             play(members, labs, wide, inside, shared, held, save_weights, quiet)
+            del labs, wide  # those of the next group need the room
         return [Result(one.folder, one.journal.header, one.journal.groups) for one in experiments]
 
 
@@ -213,6 +205,19 @@ def require_same(every: Sequence[settings.Settings], here: dict[str, Any], share
         "images": every[0].fingerprint, "flags": hashlib.sha256(flags.encode()).hexdigest(),
         "code": environment.source(), "libraries": [here[name] for name in environment.PACKAGES],
     })  # fmt: skip
+
+
+def states(
+    members: Sequence[Experiment], every: float, share_round_0: str | Path | None, here: Line
+) -> tuple[InsideRound, InsideRound | None]:
+    """Where those that train together keep a state inside of a round, and where they share their first one."""
+    rules, strategy = members[0].rules, members[0].strategy
+    config = rules.config() if len(members) == 1 else {"together": [one.rules.config() for one in members]}
+    inside = InsideRound(members[0].folder, every, config)
+    if share_round_0 is None:
+        return inside, None
+    same = rules.training(strategy) | {"environment": here, "source": environment.source()}
+    return inside, InsideRound(at_home(share_round_0), 0.0, same)
 
 
 def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
@@ -293,11 +298,6 @@ def play(
             inside.clear()
             groups = {one.rules.strategy: one.journal.groups[round_] for one in active}
             progress.end_round(groups, sum(seconds["compile"] for seconds in spent), training)
-
-
-def clocks(seconds: Iterable[dict[str, float]]) -> list[dict[str, float]]:
-    """Return each clock's seconds once: all runs of a pack have the same."""
-    return list({id(each): each for each in seconds}.values())
 
 
 def train_first(

@@ -1,6 +1,6 @@
 """One round of some runs: trained pack by pack, each as one program, then asked for picks, strategy by strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +143,11 @@ def choose(lab: Lab, runs: Sequence[Run], live: Sequence[int], round_: int) -> l
             run.memory = jax.tree.map(lambda leaf, lane=lane: leaf[lane], memory)
         spent += [clock.seconds] * len(members)
     return spent
+
+
+def clocks(seconds: Iterable[dict[str, float]]) -> list[dict[str, float]]:
+    """Return each clock's seconds once: all runs of a pack have the same."""
+    return list({id(each): each for each in seconds}.values())
 
 
 def _checked(picks: np.ndarray, run: Run, lab: Lab) -> np.ndarray:

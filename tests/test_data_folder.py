@@ -235,7 +235,7 @@ def test_an_experiment_on_a_folder(
     def stop(*arguments: object, **options: object) -> None:
         raise Prepared
 
-    monkeypatch.setattr(loop, "Lab", stop)  # what follows is the same for all images
+    monkeypatch.setattr(loop, "labs_for", stop)  # what follows is the same for all images
     options = {"n_start": 40, "n_query": 10, "n_end": 50, "epochs": 2, "batch": 16, "mirror": True, "crop": 0}
     with pytest.raises(Prepared):
         loop.run(f"folder:{tmp_path}/own", "margin", workdir=tmp_path / "out", std=[0.5], **options)

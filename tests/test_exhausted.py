@@ -92,9 +92,9 @@ def trained(active: list[loop.Experiment], *_: Any) -> None:
             "warm", ["margin", "mcadl"], 2,  # what trains round 1 is compiled, and tried, in round 0
             f"training 4 runs at once: {FULL} Try --pack=2 or a smaller --batch: {STARTS_OVER}",
         ),
-        ("Lab", ["margin"], 2, f"taking the images: {FULL} Try {STREAMS}"),
+        ("labs_for", ["margin"], 2, f"taking the images: {FULL} Try {STREAMS}"),
         ("recall", ["margin", "badge"], 2, f"taking the images: {FULL} Try {STREAMS}"),
-        ("Lab", ["mcadl"], 2, f"taking the images: {FULL} {NOTHING_HELPS}"),
+        ("labs_for", ["mcadl"], 2, f"taking the images: {FULL} {NOTHING_HELPS}"),
     ],
 )  # fmt: skip
 def test_whatever_was_being_done(
