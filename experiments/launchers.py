@@ -24,7 +24,7 @@ from jaxdal.errors import InputError
 GRACE = 10.0  # seconds that a job has to end in when it is told to
 TAIL = 2000  # bytes of a failed job's output that are shown
 RETRIES = 5  # of a job that Ray lost with its machine; one that fails by itself is not tried again
-CARRIED = re.compile(r"PYTHONPATH|TFDS_DATA_DIR|XDG_CACHE_HOME|(JAX|XLA)_\w+")  # variables that Ray's workers get
+CARRIED = re.compile(r"PYTHONPATH|TFDS_DATA_DIR|XDG_CACHE_HOME|JAXDAL_COMMIT|(JAX|XLA)_\w+")  # what Ray's workers get
 
 
 class Job(NamedTuple):

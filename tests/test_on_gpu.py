@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not 
 
 from benchmarks import merging, on_gpu, queueing
 from benchmarks.queueing import Item, Notes, collect, pack, work
+from experiments import launchers
 from jaxdal import environment, journal
 
 
@@ -290,6 +291,8 @@ def test_a_copy_of_a_checkout_can_be_told_its_commit(tmp_path, monkeypatch):
     assert environment.describe(jax.devices())["commit"] == "abc"
     monkeypatch.delenv("JAXDAL_COMMIT")
     assert environment.describe(jax.devices())["commit"] is None
+    assert launchers.CARRIED.fullmatch("JAXDAL_COMMIT"), "by a worker of Ray as well"
+    assert not launchers.CARRIED.fullmatch("JAXDAL_LIFELINE"), "which is of one process and its child"
 
 
 def test_the_archive_is_small_and_enough_to_continue(tmp_path, capsys, monkeypatch):
