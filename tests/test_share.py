@@ -133,3 +133,20 @@ def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):
         rules = settings.resolve("arrays", blobs, chosen, n_start=20, n_query=10, n_end=30, epochs=9, trainer=trainer)
         remarks.on_training(rules, chosen)
         assert ("of the average are first weights" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize(
+    ("trainer", "augmentation", "told"),
+    [
+        ("consistency", {}, True),
+        ("(consistency(weight=3))", {}, True),
+        ("consistency", {"crop": 1}, False),
+        ("consistency", {"mirror": True}, False),
+        ("mixmatch(average=0.1)", {}, False),
+    ],
+)
+def test_consistency_without_augmentation_is_announced(trainer, augmentation, told, blobs, capsys):
+    options = {"n_start": 20, "n_query": 10, "n_end": 30, "trainer": trainer, "crop": 0, "mirror": False}
+    rules = settings.resolve("arrays", blobs, "random", **options | augmentation)
+    remarks.on_training(rules, strategies.build("random"))
+    assert ("unlabelled images teach little or nothing" in capsys.readouterr().err) == told
