@@ -209,8 +209,9 @@ def cutout(key: Array, x: Array) -> Array:
 def randaugment(key: Array, x: Array, count: int = 2) -> Array:
     """Apply `count` operations, each drawn from all with a strength of its own from the whole range, then Cutout.
 
-    FixMatch's variant: strengths are drawn, not tuned. Ports of it skip an operation with a probability of a half; the
-    paper says nothing of it, and nothing is skipped here.
+    FixMatch's variant, as its paper has it: strengths are drawn, not tuned. Its authors' code for images like CIFAR's
+    skips an operation with a probability of a half, draws strengths from nine levels of other ranges, and fills with
+    grey what comes from outside; of skipping and filling the paper says nothing.
     """
     key_operations, key_cutout = jax.random.split(key)
     operations = [*PIXEL.values(), *AFFINE.values()]

@@ -19,8 +19,9 @@ def fixmatch(threshold: float = 0.95, unlabelled: int = 7, weight: float = 1.0, 
     unlabelled: mu, unlabelled images per labelled one. average: decay of the averaged weights, which answer.
 
     Beside the authors' code: unlabelled images are those without a label (there, all images), the learning rate falls
-    by the data set's steps (there, by a cosine), and momentum is plain (there, Nesterov's). An epoch passes over the
-    pool once. Rate 0.03 where supervised training has 0.1, and weight decay on kernels only, are the authors'.
+    by the data set's steps (there, by a cosine), momentum is plain (there, Nesterov's), and RandAugment is the paper's
+    (there, every second operation is skipped: `randaugment`). An epoch passes over the pool once. Rate 0.03 where
+    supervised training has 0.1, and weight decay on kernels only, are the authors'.
     """
     check_option("fixmatch", "threshold", threshold, lambda number: 0 <= number <= 1)
     check_option("fixmatch", "unlabelled", unlabelled, lambda number: isinstance(number, int) and number >= 1)
