@@ -124,6 +124,7 @@ def test_recipes_of_the_presets():
         clean = trainers.build(name, "clean").recipe(supervised)
         assert clean == supervised._replace(clamp=None, learning_rate=pytest.approx(0.03), decay_kernels_only=True)
         assert trainers.build(name).epoch(10, 60) == 60
+    assert trainers.build("fixmatch").recipe(supervised) == clean, "the authors', whatever the preset"
     assert trainers.build("fixmatch").epoch(10, 70) == 10
     assert trainers.build("fixmatch").epoch(5, 70) == 10
 
@@ -189,7 +190,7 @@ def test_the_average_forgets_where_it_began():
     ("text", "passes"), [("supervised", 1), ("mixmatch", 2), ("consistency", 2), ("fixmatch(unlabelled=2)", 1)]
 )
 def test_every_pass_drops_out_by_a_key_of_its_own(text, passes):
-    """Guesses too, and not what the mixed images drop: a network that drops out is another one at every pass."""
+    """Guesses too, and not what the mixed images drop. Running statistics follow what is learnt from, and no guess."""
     network, trainer, used = perceptron.network(), trainers.build(text), []
 
     def note(key):
@@ -198,17 +199,19 @@ def test_every_pass_drops_out_by_a_key_of_its_own(text, passes):
     def apply(variables, x, *, train=False, dropout_key=None, chunks=1):
         assert dropout_key is not None
         note(dropout_key)
-        return perceptron.network().apply(variables, x, train=train, chunks=chunks)
+        logits, taps = perceptron.network().apply(variables, x, train=train, chunks=chunks)
+        return logits, {**taps, "batch_stats": {"mean": 0.0, "chunks": variables["batch_stats"]["chunks"] + chunks}}
 
     def noted(view):
         return lambda key, x: note(key) or view(key, x)
 
     network = network._replace(apply=apply, augment=noted(network.augment), weak=noted(network.weak))
-    variables = perceptron.network().init(jax.random.key(0))
+    variables = perceptron.network().init(jax.random.key(0)) | {"batch_stats": {"mean": 0.0, "chunks": 0}}
     batch = perceptron.batch(SIZE, SIZE * trainer.unlabelled)
     (phase,) = trainer.phases
     for key in (KEY, jax.random.key(12)):
-        phase.loss(network, variables, batch, key, moment(STEP, PER_EPOCH, 10))
+        _, stats = phase.loss(network, variables, batch, key, moment(STEP, PER_EPOCH, 10))
+        assert stats["chunks"] == {"mixmatch": 3, "consistency": 2}.get(text, 1)
     views = {"supervised": 1, "mixmatch": 2, "consistency": 2}.get(text, 3)
     assert len(used) == 2 * (passes + views)
     assert len(set(used)) == len(used), "of dropout or of augmentation, in one step or in two"
@@ -225,6 +228,7 @@ def test_what_is_not_said():
         options = inspect.signature(trainers.TRAINERS[name]).parameters
         presets = {} if name == "fixmatch" else {"preset": "paper"}
         assert {option: options[option].default for option in options} == expected | presets, name
+    assert {trainers.build(f"{name}(average=0.9)").average for name in ("mixmatch", "fixmatch")} == {0.9}
     built = {name: trainers.build(name) for name in numbers}
     assert {name: (one.unlabelled, one.average) for name, one in built.items()} == {
         "mixmatch": (1, 0.999), "consistency": (1, None), "fixmatch": (7, 0.999),
@@ -278,10 +282,10 @@ def mixmatch_draws(network: Network, batch: Batch):
     return network.augment(first, batch.x), u[:SIZE], u[SIZE:], shares, order
 
 
-def mixmatch_case(network: Network, batch: Batch, params: slow.Params, weight: float):
+def mixmatch_case(network: Network, batch: Batch, params: slow.Params, weight: float, temperature: float = 0.5):
     x, first, second, shares, order = wide(mixmatch_draws(network, batch))
     assert (first != second).any(), "two views that differ"
-    guessed = slow.guess(params, first, second, 0.5)
+    guessed = slow.guess(params, first, second, temperature)
     fixed = x, one_hot(batch.y), first, second, guessed, shares, order.astype(int), weight
     return lambda params: slow.mixmatch(params, *fixed)
 
@@ -323,7 +327,7 @@ CLEAN = 75 * 2 * STEP / (PER_EPOCH * RECIPE.epochs)
     ("text", "preset", "weight", "case"),
     [
         ("mixmatch", "paper", PAPER, mixmatch_case),
-        ("mixmatch", "clean", CLEAN, mixmatch_case),
+        ("mixmatch(temperature=0.8)", "clean", CLEAN, functools.partial(mixmatch_case, temperature=0.8)),
         ("consistency", "paper", PAPER, consistency_case),
         ("consistency", "clean", CLEAN, consistency_case),
         (f"fixmatch(threshold={THRESHOLD}, unlabelled=2, weight=2)", "paper", 2.0, fixmatch_case),

@@ -107,6 +107,14 @@ def test_cutout_is_a_square_around_any_pixel(side):
     assert (found > 0).any(0).all()
 
 
+def test_cutout_comes_last(monkeypatch):
+    """Grey as it is, whatever the operations have done to all other pixels."""
+    monkeypatch.setattr("jaxdal.randaugment.operate", lambda number, strength, x: x + jnp.uint8(1))
+    keys = jax.random.split(jax.random.key(2), 50)
+    found = np.asarray(jax.vmap(randaugment, (0, None))(keys, jnp.zeros((8, 8, 1), jnp.uint8)))
+    assert set(np.unique(found)) == {2, GREY}
+
+
 def test_an_image_is_distorted_by_its_own_key_alone():
     x = np.stack(images(3)[:3])
     keys = jax.random.split(jax.random.key(3), 3)

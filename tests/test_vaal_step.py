@@ -108,6 +108,32 @@ def test_step_of_the_discriminator():
     jax.tree.map(np.testing.assert_array_equal, (after.vae, after.batch_stats), (state.vae, state.batch_stats))
 
 
+def test_batch_norm_of_both_steps():
+    """The discriminator sees codes by the statistics of the batch; the running ones follow the auto-encoder's alone."""
+    vae, critic = make_vae((16, 16, 3), LATENT, (3, 4)), make_critic(LATENT, (4,))
+    state = vaal.start(vae, critic, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    x = 3 + 2 * rng.standard_normal((2 * BATCH, 16, 16, 3)).astype(np.float32)
+    noise = rng.standard_normal((2 * BATCH, LATENT)).astype(np.float32)
+
+    @jax.jit
+    def both(state):
+        variables = {"params": state.vae.params, "batch_stats": state.batch_stats}
+        _, mean, _, followed = vae.train(variables, x, noise)
+        judged = [critic.apply(state.critic.params, codes) for codes in (mean, vae.encode(variables, x)[0])]
+        moved, _ = vaal.vae_step(options_of(), vae, critic, state, x, noise)
+        return judged, followed, moved.batch_stats, vaal.critic_step(options_of(), vae, critic, state, x)
+
+    judged, followed, moved, (after, loss) = both(state)
+    sign = np.repeat([-1.0, 1.0], BATCH)  # labelled first
+    by_batch, by_running = (2 * np.logaddexp(0, sign * np.asarray(logits)).mean() for logits in judged)
+    assert abs(by_batch - by_running) > 0.01
+    assert float(loss) == pytest.approx(by_batch, rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, (after.vae, after.batch_stats), (state.vae, state.batch_stats))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), moved, followed)
+    assert not np.allclose(moved["encoder_norms_0"]["mean"], state.batch_stats["encoder_norms_0"]["mean"])
+
+
 def test_adam_goes_on():
     """Three steps with different gradients, by the book."""
     state, p, m, v = vaal.adam({"w": jnp.float32(1)}), 1.0, 0.0, 0.0

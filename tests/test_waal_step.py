@@ -73,9 +73,16 @@ def start():
     return engine.init(NETWORK, trainers.build("waal"), RECIPE, (2, 2, 1), keys_for(0, 0))
 
 
-@pytest.mark.parametrize("text", ["waal(alpha=0.3)", "waal(alpha=0.3, penalty='as_published')"])
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        ("waal(alpha=0.3)", 5),
+        ("waal(alpha=0.3, penalty_weight=9)", 9),
+        ("waal(alpha=0.3, penalty='as_published')", -2),
+    ],
+)
 @pytest.mark.parametrize(("labelled", "gamma"), [(0.2, 0.25), (0.75, 3.0), (1.0, 1.0)])
-def test_a_step_is_that_of_the_formulas(text, labelled, gamma):
+def test_a_step_is_that_of_the_formulas(text, weight, labelled, gamma):
     state, batch, key = start(), some_batch(), keys_for(0, 0).step
     after = program(text)(state, batch, key, jnp.int32(1), jnp.float32(labelled))
     drawn = draws(jax.random.fold_in(key, 1), SIZE)
@@ -84,7 +91,7 @@ def test_a_step_is_that_of_the_formulas(text, labelled, gamma):
     loss, net, judging = reference.step(
         net, flat(state.variables["helpers"]), x, np.asarray(batch.y),
         judged=[np.asarray(mask) for mask in drawn.judged], penalised=np.asarray(drawn.penalised),
-        share=np.asarray(drawn.share, np.float64), gamma=gamma, alpha=0.3, weight=-2 if "published" in text else 5,
+        share=np.asarray(drawn.share, np.float64), gamma=gamma, alpha=0.3, weight=weight,
         rate=0.1, decay=0.01,
     )  # fmt: skip
     np.testing.assert_allclose(after.loss, loss, rtol=1e-4)
