@@ -1,0 +1,71 @@
+"""A residual network against the same written out with XLA's own convolutions, block by block."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdal.models.resnet import ResNet18, as_model
+
+WIDTHS, CLASSES, WINDOW = (4, 6), 5, 4  # of two stages; of an 8x8 map
+
+
+def written_out(variables, x, train: bool):
+    """He et al. (2016) with torch's borders: -> logits, features, maps."""
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def conv(x, layer, stride, border):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, layer["kernel"], (stride, stride), ((border, border),) * 2, dimension_numbers=layout
+        )
+
+    def norm(x, layer, running):
+        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else (running["mean"], running["var"])
+        return (x - mean) / jnp.sqrt(var + 1e-5) * layer["scale"] + layer["bias"]
+
+    def block(x, number, stride):
+        own, running = params[f"Block_{number}"], stats[f"Block_{number}"]
+        y = jax.nn.relu(norm(conv(x, own["Conv_0"], stride, 1), own["BatchNorm_0"], running["BatchNorm_0"]))
+        y = norm(conv(y, own["Conv_1"], 1, 1), own["BatchNorm_1"], running["BatchNorm_1"])
+        assert ("Conv_2" in own) == (stride == 2), "a shortcut as it is, where the shape stays"
+        if stride == 2:
+            x = norm(conv(x, own["Conv_2"], 2, 0), own["BatchNorm_2"], running["BatchNorm_2"])
+        return jax.nn.relu(x + y)
+
+    x = jax.nn.relu(norm(conv(x, params["Conv_0"], 1, 1), params["BatchNorm_0"], stats["BatchNorm_0"]))
+    first = block(block(x, 0, 1), 1, 1)
+    second = block(block(first, 2, 2), 3, 1)
+    if second.shape[1] == 8:
+        corners = [second[:, i : i + WINDOW, j : j + WINDOW].mean((1, 2)) for i in (0, WINDOW) for j in (0, WINDOW)]
+        features = jnp.concatenate(corners, axis=1)
+    else:
+        features = second.mean((1, 2))
+    return features @ params["Linear_0"]["kernel"] + params["Linear_0"]["bias"], features, (first, second)
+
+
+@pytest.mark.parametrize("side", [9, 16])
+@pytest.mark.parametrize("train", [False, True])
+def test_answers_and_gradients_are_those_of_the_network_written_out(side, train):
+    model = as_model(ResNet18(WIDTHS, CLASSES, WINDOW, jnp.float32), (side, side, 3), pack=1)
+    rng = np.random.default_rng(side)
+    variables = jax.tree.map(
+        lambda leaf: leaf + rng.uniform(-0.3, 0.3, leaf.shape).astype(np.float32), model.init(jax.random.key(0))
+    )
+    x = rng.standard_normal((4, side, side, 3)).astype(np.float32)
+    weights = rng.standard_normal((4, CLASSES)).astype(np.float32)
+
+    def ours(variables):
+        logits, taps = model.apply(variables, x, train=train)
+        return logits, taps["features"], taps["maps"]
+
+    def both(of):
+        def loss(params):
+            found = of({**variables, "params": params})
+            return jnp.sum(weights * found[0]), found
+
+        return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+    found, expected = both(ours), both(lambda variables: written_out(variables, x, train))
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, expected)
