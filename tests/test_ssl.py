@@ -118,6 +118,8 @@ def test_views_that_agree_have_exactly_no_variance_and_ties_go_by_the_key():
         ("ssl_consistency", {"mirror": True, "crop": 0}, ""),
         ("ssl_diff2aug_direct", {"mirror": False, "crop": 2}, ""),
         ("ssl_random", {"mirror": False, "crop": 0}, ""),
+        ("vaal(augment=True)", {"mirror": False, "crop": 0}, "augment=True changes nothing"),
+        ("vaal", {"mirror": False, "crop": 0}, ""),
     ],
 )
 def test_a_command_that_augments_nothing_says_what_is_left_of_the_strategy(blobs, capsys, name, augmentation, told):

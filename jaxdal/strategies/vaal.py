@@ -203,7 +203,8 @@ def unlabelled_look(options: Options) -> Signal:
         variables, params = aux
         return -discriminator.apply(params, encoder.encode(variables, network.normalise(x))[0])
 
-    return Signal(f"unlabelled_look {tuple(options)}", per_batch, prepare)
+    alike = "augment=True changes nothing" if options.augment else ""
+    return Signal(f"unlabelled_look {tuple(options)}", per_batch, prepare, unaugmented=alike)
 
 
 def checked(options: Options) -> Options:
