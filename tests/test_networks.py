@@ -1,10 +1,11 @@
-"""A residual network against the same written out with XLA's own convolutions, block by block."""
+"""What networks compute: a residual one written out with XLA's own convolutions, and what LeNet's dropout drops."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdal.models import build
 from jaxdal.models.resnet import ResNet18, as_model
 
 WIDTHS, CLASSES, WINDOW = (4, 6), 5, 4  # of two stages; of an 8x8 map
@@ -69,3 +70,22 @@ def test_answers_and_gradients_are_those_of_the_network_written_out(side, train)
     found, expected = both(ours), both(lambda variables: written_out(variables, x, train))
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected[1]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, expected)
+
+
+def test_lenet_drops_whole_channels_of_an_image_and_then_single_features():
+    """With layers that add up the positions of each channel, and then pass features on: answers show both masks."""
+    model, size = build("lenet", (28, 28, 1), 10), 40
+    params = model.init(jax.random.key(0))["params"] | {
+        "Linear_0": {"kernel": jnp.tile(jnp.eye(20, 50), (16, 1)), "bias": jnp.zeros(50)},
+        "Linear_1": {"kernel": jnp.eye(50, 10), "bias": jnp.zeros(10)},
+    }
+    x = np.random.default_rng(0).standard_normal((size, 28, 28, 1)).astype(np.float32)
+    apply = jax.jit(lambda key: model.apply({"params": params, "batch_stats": {}}, x, dropout_key=key))
+    (_, plain), (logits, taps) = apply(None), apply(jax.random.key(1))
+    channels = plain["features"][:, :20]
+    for dropped, whole in ((taps["features"][:, :20], channels), (logits, taps["features"][:, :10])):
+        alive = np.asarray(whole) > 1e-3
+        factor = np.where(alive, dropped / np.where(alive, whole, 1), 0)
+        np.testing.assert_allclose(np.minimum(np.abs(factor), np.abs(factor - 2)), 0, atol=1e-4)
+        assert 0.4 < (factor > 1)[alive].mean() < 0.6
+        assert len(np.unique(factor > 1, axis=0)) > size / 2, "each image has a mask of its own"
