@@ -112,11 +112,12 @@ def test_saturated_scores_have_a_finite_loss_and_gradient():
     assert slope.tolist() == [-1, 1]
 
 
-def test_two_hundred_epochs():
+@pytest.mark.parametrize("epochs", [3, 200])
+def test_as_many_epochs_as_were_asked_for(epochs):
     """Every number of a whole fit, from the same first weights and masks."""
     pool, node = some_nodes(3)
-    key, number = jax.random.key(5), np.arange(200, dtype=np.int32)
-    options = gcn.Options(subset=None, hidden_units=HIDDEN, dropout=0.3, lambda_loss=1.2, epochs=200)
+    key, number = jax.random.key(5), np.arange(epochs, dtype=np.int32)
+    options = gcn.Options(subset=None, hidden_units=HIDDEN, dropout=0.3, lambda_loss=1.2, epochs=epochs)
     fit = jax.jit(lambda key, features, *rest: gcn.fit(key, gcn.connect(features, node), *rest, options))
     hidden, logit = fit(key, pool["features"], pool["known"], node)
     mask_key = jax.random.split(key)[1]
@@ -128,7 +129,8 @@ def test_two_hundred_epochs():
     np.testing.assert_allclose(np.asarray(hidden)[node], expected[0], atol=1e-4)
     np.testing.assert_allclose(reference.sigmoid(np.asarray(logit))[node], reference.sigmoid(expected[1]), atol=1e-4)
     start = reference.sigmoid(reference.forward(initial(key), a, unit)[1])
-    assert np.abs(start - reference.sigmoid(expected[1])).max() > 0.1, "something was learnt"
+    learnt = np.abs(start - reference.sigmoid(expected[1])).max()
+    assert learnt > 0.1 if epochs == 200 else 1e-3 < learnt < 0.1, "something, by as many steps of 0.001"
 
 
 @pytest.mark.parametrize("seed", range(3))
