@@ -178,6 +178,26 @@ def test_draws_are_half_masks_for_each_example_and_phase():
     np.testing.assert_array_equal(jax.random.key_data(drawn.augment), jax.random.key_data(supervised))
 
 
+def test_both_phases_see_the_same_augmented_images_with_dropouts_of_their_own():
+    used = []
+
+    def apply(variables, x, *, train, dropout_key, chunks):
+        used.append(dropout_key)
+        return NETWORK.apply(variables, x, train=train, chunks=chunks)
+
+    def augment(key, x):
+        used.append(key)
+        assert len(x) == 2 * SIZE
+        return NETWORK.augment(key, x)
+
+    network, key = NETWORK._replace(apply=apply, augment=augment, normalise=None), jax.random.key(3)
+    for phase in trainers.build("waal").phases:
+        phase.loss(network, start().variables, some_batch(), key, Moment(*jnp.zeros(len(Moment._fields))))
+    drawn = draws(key, SIZE)
+    expected = [drawn.augment, drawn.dropout[0], drawn.augment, drawn.dropout[1]]
+    np.testing.assert_array_equal(*(jax.random.key_data(jnp.stack(keys)) for keys in (used, expected)))
+
+
 def test_the_penalty_has_no_say_in_the_network_s_step():
     """As published, with it, of detached features and a critic at rest: the gradient is the one without it."""
     first, _ = trainers.build("waal(alpha=0.3)").phases
