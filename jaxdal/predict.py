@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxdal import augment, likeness, models, signals
+from jaxdal.data.arrays import to_bytes
 from jaxdal.errors import InputError
 from jaxdal.lab import ON_ACCELERATOR, ON_CPU
 from jaxdal.models import DTYPES
@@ -61,8 +62,8 @@ def _checked(images: Any, config: Mapping[str, Any]) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"images cannot be read as one array: {error}") from error
     if x.dtype != np.uint8:
-        hint = "multiply by 255, round and use .astype(numpy.uint8)" if x.dtype.kind == "f" else "use 0..255"
-        raise InputError(f"images must be uint8 with values 0..255, as those of training, got {x.dtype}: {hint}")
+        told = f"got {x.dtype}: {to_bytes(x)}"
+        raise InputError(f"images must be uint8 with values 0..255, as those of training, {told}")
     x = x[..., None] if x.ndim == 3 else x
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise InputError(f"images must have the shape [N, height, width, channels], got {list(x.shape)}")

@@ -56,8 +56,15 @@ def changed(position: int, value: object) -> list[object]:
 X, Y, TEST_X, TEST_Y = arrays()
 REFUSED = {
     "float images": (changed(0, X / 255), {}, "training images must be uint8 .* got float64: multiply by 255"),
-    "int images": (changed(2, TEST_X.astype(np.int32)), {}, "test images must be uint8 .* got int32"),
-    "bool images": (changed(0, X > 9), {}, "got bool"),
+    "float images of 0..255": (changed(0, X.astype(np.float32)), {}, "got float32: round and use .astype"),
+    "normalised images": (changed(0, X / 128 - 1), {}, "got float64: scale what is -1 to .* here to 0..255, round"),
+    "int images": (changed(2, TEST_X.astype(np.int32)), {}, "test images must be uint8 .* got int32: use .astype"),
+    "int images beyond a byte": (
+        changed(2, TEST_X.astype(np.uint16) + 256),
+        {},
+        "got uint16: scale what is 256 to .* here",
+    ),
+    "bool images": (changed(0, X > 9), {}, "got bool: multiply by 255"),
     "flat images": (changed(0, X.reshape(6, -1)), {}, r"must have the shape .* got \[6, 60\]"),
     "no training images": (changed(0, X[:0]), {}, "there are no training images"),
     "no test images": (changed(2, TEST_X[:0]), {}, "there are no test images"),

@@ -91,7 +91,8 @@ GREY = np.zeros((2, 8, 8, 1), np.uint8)
     ("images", "changes", "told"),
     [
         (GREY / 255, {}, "uint8 with values 0..255, as those of training, got float64: multiply by 255"),
-        (GREY.astype(int), {}, "uint8 with values 0..255, as those of training, got int64: use 0..255"),
+        (GREY.astype(int), {}, "uint8 with values 0..255, as those of training, got int64: use .astype"),
+        (GREY + 2.0, {}, "as those of training, got float64: round and use .astype"),
         ([[0], [1, 2]], {}, "images cannot be read as one array"),
         (GREY[0, ..., 0], {}, r"must have the shape \[N, height, width, channels\], got \[8, 8\]"),
         (GREY[:, :0], {}, r"must have the shape \[N, height, width, channels\], got \[2, 0, 8, 1\]"),

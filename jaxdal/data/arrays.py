@@ -78,12 +78,24 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def to_bytes(images: np.ndarray) -> str:
+    """What makes uint8 of such pixels, by their range: those of 0..255 are not to be multiplied once more."""
+    if images.dtype.kind not in "fbiu" or images.size == 0:
+        return "use 0..255"
+    low, high, cast = images.min(), images.max(), "use .astype(numpy.uint8)"
+    if low >= 0 and high <= 1 and images.dtype.kind in "fb":
+        return f"multiply by 255, round and {cast}"
+    if low >= 0 and high <= 255:
+        return f"round and {cast}" if images.dtype.kind == "f" else cast
+    return f"scale what is {low:.4g} to {high:.4g} here to 0..255, round and {cast}"
+
+
 def _images(which: str, x: Any) -> np.ndarray:
     """Any array-like -> contiguous u8[N, H, W, C]; raises InputError for another type or shape."""
     images = _array(f"{which} images", x)
     if images.dtype != np.uint8:
-        hint = "multiply by 255, round and use .astype(numpy.uint8)" if images.dtype.kind == "f" else "use 0..255"
-        raise InputError(f"{which} images must be uint8 with values 0..255, got {images.dtype}: {hint}")
+        told = f"got {images.dtype}: {to_bytes(images)}"
+        raise InputError(f"{which} images must be uint8 with values 0..255, {told}")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
