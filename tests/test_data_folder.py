@@ -38,6 +38,22 @@ def test_other_names_of_the_test_folder(tmp_path: Path, name: str) -> None:
     assert data.fingerprint(load(tree(tmp_path / "own", test=name))) == data.fingerprint(load(tree(tmp_path / "b")))
 
 
+def test_a_second_test_folder_and_one_without_classes_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tree(tmp_path / "own")
+    shutil.copytree(root / "test", root / "val")
+    load(root)
+    assert f"folder:{root}: left out: val (test images are those of test)\n" in capsys.readouterr().err
+    shutil.rmtree(root / "val")
+    for folder in [*(root / "test").iterdir()]:
+        (folder / "x.png").rename(root / "test" / f"{folder.name}.png")
+        folder.rmdir()
+    assert len(load(root).test_x) == 3  # one of three of each class of train
+    told = f"folder:{root}: left out: test (no folder per class; a share of train tests)\n"
+    assert told in capsys.readouterr().err
+
+
 def test_what_is_no_image_is_left_out_and_folders_may_be_deep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,7 +187,13 @@ TREES: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
     "nothing": (remove("train", "test"), {}, "must hold a folder per class, at least two, but it holds none"),
     "other names of the parts": (
         lambda root: [(root / name).rename(root / other) for name, other in [("train", "Training"), ("test", "TEST")]],
-        {}, "own holds TEST, Training: training and test sets are called train and test$",
+        {}, "own holds TEST, Training: training and test sets are called train and test, with a folder per class$",
+    ),
+    "images of no class": (
+        lambda root: [shutil.rmtree(root / "test"), *((root / "train" / name).rename(root / name) for name in "Cab"),
+                      *((root / "C" / name).rename(root / "train" / name) for name in ("0.png", "1.png")),
+                      *(shutil.rmtree(root / name) for name in "Cab")],
+        {}, "own holds train: training and test sets are called train and test, with a folder per class$",
     ),
     "one class": (remove("train/a", "train/b", "test/a", "test/b"), {}, "at least two, but it holds C"),
     "a class for testing only": (remove("train/a"), {}, "own/test holds classes that .*own/train lacks: a"),

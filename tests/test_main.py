@@ -90,6 +90,8 @@ def refusal(command: Command, *arguments: str) -> str:
         ("margin", "unexpected argument 'margin'"),
         ("--dataset=folder:nowhere", "nowhere does not exist"),
         ("--dataset=foldr:x", "unknown dataset 'foldr:x': did you mean folder:PATH?"),
+        ("--dataset=own/own.npz", "unknown dataset 'own/own.npz': did you mean npz:own/own.npz?"),
+        ("--dataset=..", "unknown dataset '..': did you mean folder:..?"),
         ("--image_size=8", "--image_size is for folder:PATH and tfds:NAME, not for digits"),
         ("--dataset=folder:x --image_size=0", "--image_size=0 is less than 1"),
         ("--skip_broken", "--skip_broken is for folder:PATH and tfds:NAME, not for digits"),

@@ -39,7 +39,9 @@ def load(path: str, options: Options) -> Dataset:
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     if train and all(name.lower() in PARTS for name in train):
-        raise InputError(f"{root} holds {_listed(train)}: training and test sets are called train and test")
+        raise InputError(
+            f"{root} holds {_listed(train)}: training and test sets are called train and test, with a folder per class"
+        )
     if len(train) < 2:
         where = root / train_folder
         raise InputError(f"{where} must hold a folder per class, at least two, but it holds {_listed(train)}")
@@ -51,6 +53,11 @@ def load(path: str, options: Options) -> Dataset:
     if others:
         told = f"left out, for they are not {' '.join(SUFFIXES)} ({len(others):,}): {_listed(others)}"
         print(f"folder:{path}: {told}", file=sys.stderr, flush=True)
+    if beside := [name for name in TEST_FOLDERS if train_folder and name != test_folder and (root / name).is_dir()]:
+        why = (
+            f"test images are those of {test_folder}" if test_folder else "no folder per class; a share of train tests"
+        )
+        print(f"folder:{path}: left out: {', '.join(beside)} ({why})", file=sys.stderr, flush=True)
     labels = {name: label for label, name in enumerate(train)}
 
     def sources() -> Sources:

@@ -112,6 +112,9 @@ def check_name(name: str, options: Options = DEFAULTS) -> None:
         return
     known = [*TABLE, *OWN]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    path = Path(name).expanduser()
+    if name and (path.is_dir() or path.suffix == ".npz"):
+        near = [f"{'folder' if path.is_dir() else 'npz'}:{name}"]
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"unknown dataset {name!r}: {hint}Known are {', '.join(known)}")
 
