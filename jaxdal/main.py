@@ -1,12 +1,16 @@
 """`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
+import _thread
 import contextlib
 import mmap
 import shlex
+import signal
 import sys
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from absl import app, flags, logging
 
@@ -112,6 +116,16 @@ def _decompresses(data: bytes) -> bool:
             decompress(data)
             return True
     return False
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Ctrl-C; a moment later in what JAX has the garbage collector call, whose exceptions Python drops."""
+    while frame is not None:
+        if frame.f_code.co_name == "_xla_gc_callback":
+            threading.Timer(0.05, _thread.interrupt_main).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str]) -> int:
@@ -229,4 +243,6 @@ if __name__ == "__main__":
     from jaxdal.report import outlive_readers
 
     outlive_readers()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell has it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     app.run(main, flags_parser=_parse)

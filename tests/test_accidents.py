@@ -1,8 +1,11 @@
 """Full disks, kills and names that are no text: a sentence, and what is there goes on."""
 
 import errno
+import gc
+import signal
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 from unittest import mock
@@ -71,3 +74,23 @@ def test_names_that_are_no_text_are_printed_all_the_same() -> None:
         capture_output=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n")
+
+
+def test_ctrl_c_during_a_garbage_collection_is_not_lost() -> None:
+    """JAX has the collector call a function, and Python drops what that raises."""
+    assert "_xla_gc_callback" in [getattr(callback, "__name__", "") for callback in gc.callbacks]
+    pressed = iter([True])
+
+    def _xla_gc_callback(*_: object) -> None:
+        if next(pressed, False):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, main._interrupt)
+    gc.callbacks.append(_xla_gc_callback)
+    try:
+        gc.collect()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        gc.callbacks.remove(_xla_gc_callback)
+        signal.signal(signal.SIGINT, before)
