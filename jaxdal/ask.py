@@ -161,7 +161,7 @@ def _checked(images: Any, known: Any, k: int, num_classes: int, test: tuple[Any,
     if labels.size and not unknown.any():
         raise InputError("every label is known: one that is not is -1, in a signed type of integers")
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= unknown.sum():
-        raise InputError(f"k={k} is not a number of images from 1 to {unknown.sum()}, of which no label is known")
+        raise InputError(f"k={k!r} is not a number of images from 1 to {unknown.sum()}, of which no label is known")
     if unknown.all():
         raise InputError("no label is known: choose some images at random, and label these first")
     return pool._replace(train_y=np.where(unknown, -1, labels).astype(np.int32))

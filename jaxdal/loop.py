@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxdal import contracts, data, environment, extension, hosts, remarks, settings, streaming
+from jaxdal.calls import unknown
 from jaxdal.checkpoint import InsideRound
 from jaxdal.data import Oracle
 from jaxdal.errors import InputError
@@ -53,19 +54,18 @@ class Experiment(NamedTuple):
 
 
 def run(
-    dataset: str | Dataset = "digits",
-    strategy: str | Strategy = "badge",
-    *,
-    workdir: str | Path | None = None,
-    extend: str | Path | None = None,
-    **options: Any,
-) -> Result:
+    dataset: str | Dataset = "digits", strategy: str | Strategy = "badge", *,
+    workdir: str | Path | None = None, extend: str | Path | None = None, **options: Any,
+) -> Result:  # fmt: skip
     """Run, or continue, an experiment. `options` are those of `run_together`; extend: one folder, as workdir.
 
     Raises:
         InputError: something does not fit; nothing was overwritten.
         OutOfMemoryError: a device ran out of memory; finished rounds are kept.
     """
+    others = {*inspect.signature(run_together).parameters, *settings.OPTIONS} - {"strategies", "workdirs"}
+    for slip in options.keys() - others:
+        raise unknown("option", slip, {*inspect.signature(run).parameters, *others} - settings.INTERNAL)
     workdirs, starts = (None if folder is None else [folder] for folder in (workdir, extend))
     return run_together(dataset, [strategy], workdirs=workdirs, extend=starts, **options)[0]
 

@@ -101,6 +101,7 @@ def test_options_that_are_not_for_users_and_shares_that_are_numbers(blobs, tmp_p
         ({"platform": "gpu"}, "unknown option 'platform'"), ({"fingerprint": "x"}, "unknown option 'fingerprint'"),
         ({"pool_share": 0.4}, "--pool_share=0.4 is not a share such as 40%"), ({"epochs": 10**10}, "more than can be"),
         ({"strategy": ["random", "margin"]}, "run_together takes several"), ({"save_weight": True}, "'save_weights'"),
+        ({"workdirs": tmp_path}, "'workdirs': did you mean 'workdir'.* strategy, .* trainer, workdir$"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=told):
             run(**{"dataset": blobs, "strategy": "random", "workdir": tmp_path / "none", **options})
