@@ -41,7 +41,7 @@ flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or cl
 flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")
 flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share of the training set such as 10%.")
 flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
-flags.DEFINE_string("n_end", None, "Labels at the end, likewise.")
+flags.DEFINE_string("n_end", None, "Labels at the end, likewise; a last query that would go beyond is not made.")
 flags.DEFINE_integer("epochs", None, "Epochs per round.")
 flags.DEFINE_integer("batch", None, "Images per training step; of own images, a smaller one lowers the learning rate.")
 flags.DEFINE_float("learning_rate", None, "At first (default: 0.1, of digits 0.05, of own images by batch).")
