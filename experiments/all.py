@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from experiments import command, runs
 from experiments import options as flags
 from experiments.plans import PLANS
-from jaxdal.report import outlive_readers
+from jaxdal.commands import begin
 
 
 @flags.told_of_bad_input
@@ -32,5 +32,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
+    begin()
     sys.exit(main(sys.argv[1:]))

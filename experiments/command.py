@@ -10,7 +10,7 @@ from experiments import reporting, runs
 from experiments.plans import PLANS, Options, Run
 from experiments.records import Records
 from experiments.reporting import Report
-from jaxdal.report import outlive_readers
+from jaxdal.commands import begin
 
 Render = Callable[[Options, list[Run], Records], Report]
 
@@ -32,7 +32,7 @@ def main(
     more: adds flags that only this command has.
     """
     if arguments is None:
-        outlive_readers()
+        begin()
         arguments = sys.argv[1:]
     made = parser(name, description)
     if more:

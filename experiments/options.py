@@ -121,14 +121,14 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Numbers and ranges, both ends included."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-        if int(last or first) < int(first):
-            raise argparse.ArgumentTypeError(f"no seed is in {part!r}")
-    return tuple(dict.fromkeys(found))
+    """Numbers and ranges, each seed once."""
+    try:
+        found = dict.fromkeys(calls.seeds(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not found:
+        raise argparse.ArgumentTypeError("no seed is named")
+    return tuple(found)
 
 
 def together(text: str) -> int:

@@ -39,7 +39,10 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
     devices = dict.fromkeys(device for place in places for device in place.get("devices") or ["unknown device"])
     commits = dict.fromkeys(str(place.get("commit") or "unknown") for place in places)
     versions = dict.fromkeys(f"jax {place.get('jax') or 'unknown'}" for place in places)
-    epochs = dict.fromkeys(f"{run.dataset} {run.epochs}{' of the pool' if of_pool(run) else ''}" for run in runs)
+    epochs = dict.fromkeys(
+        f"{run.dataset} {run.epochs}{' over the pool where unlabelled images are seen' if of_pool(run) else ''}"
+        for run in runs
+    )
     trainers = dict.fromkeys(f"{run.dataset} {run.trainer}" for run in runs if run.trainer)
     told = [
         f"scale {options.scale}; preset {options.preset}; seeds {', '.join(map(str, options.all_seeds()))}; "

@@ -32,10 +32,9 @@ from experiments.estimate import hours
 from experiments.estimate import told as in_words
 from experiments.plans import SIZES, Run
 from experiments.records import Record, Records, expected, resolved
-from jaxdal import models, naming, strategies, trainers
+from jaxdal import commands, models, naming, strategies, trainers
 from jaxdal.comparison import COMPLETE, CONFLICT, DIVERGED, MISSING
 from jaxdal.errors import InputError
-from jaxdal.report import outlive_readers
 from jaxdal.types import Model
 
 DONE = (COMPLETE, DIVERGED, CONFLICT)  # training again would settle none of them
@@ -313,9 +312,7 @@ def bring(plan: Sequence[Run], given: argparse.Namespace, names: Sequence[str]) 
             raise InputError(f"No group has the key {', '.join(sorted(unknown))}: --list prints those that there are.")
         found = [group for group in found if group.key in given.only]
     if given.launcher == "local":
-        from jaxdal.main import cache_programs  # late: importing it defines flags of its own
-
-        cache_programs()
+        commands.cache_programs()
         return work(found, given.results, given.data_dir)
     waiting = jobs(found, given, names)
     launching = {name: getattr(given, name) for name in launchers.Options._fields}
@@ -341,5 +338,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
+    commands.begin()
     sys.exit(main(sys.argv[1:]))

@@ -38,6 +38,26 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def seeds(text: str) -> list[int]:
+    """Part seeds at the commas between them, each a number, or a range with both ends: "0,2-4" -> 0, 2, 3, 4.
+
+    Raises:
+        InputError: something is neither.
+    """
+    found: list[int] = []
+    for part in text.split(",") if text else ():
+        ends = re.fullmatch(r"\s*(\d+)-(\d+)\s*", part)
+        try:
+            first, last = map(int, ends.groups()) if ends else (int(part), int(part))
+        except ValueError:
+            told = "are not whole numbers with commas between them, or ranges such as 0-4"
+            raise InputError(f"--seeds={text} {told}") from None
+        if last < first:
+            raise InputError(f"--seeds={text}: no seed is in {part.strip()}")
+        found += range(first, last + 1)
+    return found
+
+
 def parse_call(text: str, table: Mapping[str, Callable[..., T]], what: str, kind: type | None = None) -> T:
     """Make the value that `text` names in a table of constructors; options are Python literals, never evaluated.
 

@@ -73,7 +73,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
-            raise InputError(f"{path} cannot be opened for writing: {error.strerror}.") from None
+            raise InputError(f"{path} cannot be opened for writing: {error.strerror} ({error.filename})") from None
         try:
             _lock(fd, path)
             data = path.read_bytes()
@@ -313,15 +313,13 @@ def _valid_config(config: Any) -> bool:
 
 def refuse_other_config(old: Line, new: Line, path: Path) -> None:
     """Raises InputError unless the configurations are the same."""
-    told = []
-    for key in {**old, **new}:
-        was, now = (_dump(side[key]) if key in side else "nothing" for side in (old, new))
-        if key not in old or key not in new or old[key] != new[key]:
-            told.append(f"{key} ({was} there, {now} now)")
-    if told:
-        alone = len(told) == 1 and told[0].startswith("n_end ")
-        way = " --extend, with another --workdir, takes over the rounds of a smaller n_end." if alone else ""
-        raise InputError(f"{path} belongs to another configuration; these keys differ: {', '.join(told)}.{way}")
+    differ = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+    if differ:
+        there, here = ([_dump(side[key]) if key in side else "nothing" for key in differ] for side in (old, new))
+        told = ", ".join(f"{key} ({was} there, {now} now)" for key, was, now in zip(differ, there, here, strict=True))
+        way = "with --extend=DIR it goes on from there" if differ == ["n_end"] else "or give those of there"
+        keys = f"these keys differ: {told}. Try another --workdir; {way}."
+        raise InputError(f"{path} belongs to another configuration; {keys}")
 
 
 def _encode(line: Line) -> bytes:

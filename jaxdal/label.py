@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import plugins
+from jaxdal import commands, plugins
 from jaxdal.ask import ask
 from jaxdal.data import folder
 from jaxdal.data.images import Source, decode
 from jaxdal.errors import InputError, OutOfMemoryError
 from jaxdal.files import at_home, replacing
-from jaxdal.main import cache_programs
-from jaxdal.report import outlive_readers
 
 NEXT = "next"  # below the folder: images that were chosen with --move, and wait for a label
 GUESSES = "guesses.csv"  # in the folder
@@ -165,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     root, modules = at_home(given.pop("folder")), given.pop("plugins")
     try:
-        cache_programs()
+        commands.cache_programs()
         plugins.load(filter(None, modules.split(",")))
         chosen = choose(root, **given)
     except (InputError, OutOfMemoryError) as error:
@@ -183,5 +181,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
+    commands.begin()
     sys.exit(main(sys.argv[1:]))

@@ -1,18 +1,12 @@
 """`python -m jaxdal.main --dataset=mnist --strategy=badge`: flags to arguments of `run`, and nothing else."""
 
-import _thread
-import contextlib
-import mmap
 import shlex
-import signal
 import sys
-import threading
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
-from types import FrameType
 
 from absl import app, flags, logging
+
+from jaxdal import commands
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +32,7 @@ flags.DEFINE_list(
     "Modules of your own, or files NAME.py, that add rows to the tables of strategies, models and trainers.",
 )
 flags.DEFINE_string("preset", "paper", "The protocol: paper, as published, or clean.")
-flags.DEFINE_list("seeds", ["0"], "Numbers with commas between them; they are trained at once.")
+flags.DEFINE_string("seeds", "0", "Numbers with commas between them, or ranges such as 0-4; they are trained at once.")
 flags.DEFINE_string("n_start", None, "Labels at the start: a count, or a share of the training set such as 10%.")
 flags.DEFINE_string("n_query", None, "Labels bought per round, likewise.")
 flags.DEFINE_string("n_end", None, "Labels at the end, likewise; a last query that would go beyond is not made.")
@@ -83,51 +77,6 @@ def _numbers(flag: str) -> list[float] | None:
         raise InputError(f"--{flag}={','.join(texts)} are not numbers") from None
 
 
-def cache_programs() -> None:
-    """Keep compiled programs between starts, unless JAX was already told where."""
-    import jax
-
-    from jaxdal.data import cache
-
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        _mend(cache.home() / "programs")
-        jax.config.update("jax_compilation_cache_dir", str(cache.home() / "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a start long
-
-
-def _mend(programs: Path) -> None:
-    """Remove programs of which a kill or a full disk has left a part: JAX warns of them at every start, and keeps them.
-
-    Only files of whole pages are read, which is where writing stops, and few others have such a size.
-    """
-    for path in programs.glob("*-cache"):
-        with contextlib.suppress(OSError):  # another process may be doing the same
-            if path.stat().st_size % mmap.PAGESIZE == 0 and not _decompresses(path.read_bytes()):
-                path.unlink()
-
-
-def _decompresses(data: bytes) -> bool:
-    try:
-        import zstandard  # which JAX uses where it is installed
-    except ImportError:
-        zstandard = None
-    for decompress in (zlib.decompress, *([zstandard.ZstdDecompressor().decompress] if zstandard else [])):
-        with contextlib.suppress(Exception):
-            decompress(data)
-            return True
-    return False
-
-
-def _interrupt(_number: int, frame: FrameType | None) -> None:
-    """Ctrl-C; a moment later in what JAX has the garbage collector call, whose exceptions Python drops."""
-    while frame is not None:
-        if frame.f_code.co_name == "_xla_gc_callback":
-            threading.Timer(0.05, _thread.interrupt_main).start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit code is 2 for bad input, diverged runs and too little memory, 130 after Ctrl-C."""
     if len(argv) > 1:
@@ -168,27 +117,22 @@ def _load(names: Sequence[str]) -> None:
 
 def _run(speaks: bool = True) -> int:
     """Run the experiment. speaks: unless another process does."""
-    from jaxdal import report
-    from jaxdal.calls import names
+    from jaxdal import calls, report
     from jaxdal.errors import InputError
     from jaxdal.files import at_home
     from jaxdal.journal import diverged
     from jaxdal.loop import run_together
 
     try:
-        try:
-            seeds = [int(seed) for seed in FLAGS.seeds]
-        except ValueError:
-            told = ",".join(FLAGS.seeds)
-            raise InputError(f"--seeds={told} are not whole numbers with commas between them") from None
+        seeds = calls.seeds(FLAGS.seeds)
         mean, std, milestones = (_numbers(flag) for flag in ("mean", "std", "milestones"))
-        cache_programs()
+        commands.cache_programs()
         if FLAGS.plugins or FLAGS.distributed:  # every process takes part, with what it was given
             _load(FLAGS.plugins)
         for flag in ("workdir", "extend", "share_round_0", "data_dir"):
             if FLAGS[flag].value == "":
                 raise InputError(f"--{flag}= names no folder")
-        strategies, above = names(FLAGS.strategy), FLAGS.workdir
+        strategies, above = calls.names(FLAGS.strategy), FLAGS.workdir
         one = len(strategies) == 1
         workdirs, starts = ([folder] if folder and one else folder for folder in (above, FLAGS.extend))
         results = run_together(
@@ -240,9 +184,5 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from jaxdal.report import outlive_readers
-
-    outlive_readers()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell has it ignored
-        signal.signal(signal.SIGINT, _interrupt)
+    commands.begin()
     app.run(main, flags_parser=_parse)

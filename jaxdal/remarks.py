@@ -11,11 +11,14 @@ from jaxdal.types import Dataset, Strategy
 
 
 def on_images(images: Dataset, rules: settings.Settings, quiet: bool) -> None:
-    """Say what own images are and what is suspicious."""
+    """Say what own images are and what is suspicious, of the budget too."""
     if not quiet and rules.dataset not in data.TABLE:
         _say(settings.told(rules, images))
     for remark in data.remarks(images):
         _say(f"{rules.dataset}: {remark}")
+    budget = rules.budget
+    if budget.n_query <= 2 * (budget.n_end - budget.labels[-1]):
+        _say(f"--n_end={budget.n_end}: the last query ends at {budget.labels[-1]}, another would go beyond")
 
 
 def on_strategy(rules: settings.Settings, strategy: Strategy) -> None:

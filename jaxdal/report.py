@@ -1,7 +1,6 @@
 """Tables and plots, from journals alone: `python -m jaxdal.report DIR...` (docs/report.md)."""
 
 import argparse
-import io
 import shlex
 import sys
 import textwrap
@@ -9,9 +8,10 @@ from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from jaxdal import journal
+from jaxdal.commands import begin
 from jaxdal.errors import InputError
 from jaxdal.files import at_home, replacing, write_text
 from jaxdal.journal import SECONDS, Group, Line
@@ -291,26 +291,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-class _Patient(io.FileIO):
-    """A pipe that goes on taking what is written when nobody reads it any more."""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            return memoryview(data).nbytes
-
-
-def outlive_readers() -> None:
-    """Let a command whose output goes to `| head` come to its end in silence, with all files and its own exit code."""
-    out = sys.stdout
-    if isinstance(out, io.TextIOWrapper) and out is sys.__stdout__:  # not where somebody has put something else
-        out.flush()
-        pipe, at_once = io.BufferedWriter(_Patient(out.fileno(), "w", closefd=False)), out.line_buffering
-        errors = "backslashreplace" if out.errors == "strict" else out.errors  # names of classes may be no text
-        sys.stdout = io.TextIOWrapper(pipe, out.encoding, errors, line_buffering=at_once or out.write_through)
-
-
 if __name__ == "__main__":
-    outlive_readers()
+    begin()
     sys.exit(main(sys.argv[1:]))

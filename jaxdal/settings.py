@@ -241,7 +241,7 @@ def _at_least(flag: str, value: int | None, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"--{flag}={value} is not a whole number")
+        raise InputError(f"--{flag}={value!r} is not a whole number")
     if value < least:
         raise InputError(f"--{flag}={value} is less than {least}")
     return int(value)

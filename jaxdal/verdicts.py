@@ -227,7 +227,7 @@ def cost_table(verdict: Verdict) -> Table:
         "“× random” is Cost divided by random sampling's; of it, selection and training are the two parts of that sum.",
     ]
     if not table["n"].sum():
-        notes.append("No finished run was trained alone, so there is no Cost: that needs runs with --pack=1 on one device.")
+        notes.append("No finished run was trained alone, so there is no Cost: that needs --pack=1 on one device.")
     if any(table.loc[table[f"{kind}ratio"].notna(), f"{kind}n"].nunique() > 1 for kind in ("", "shared_")):
         notes.append("Where n differs, “× random” divides means over different seeds; it is not of pairs.")
     return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zlib
 from pathlib import Path
 from unittest import mock
@@ -15,7 +16,7 @@ from absl.testing import flagsaver
 from conftest import CACHE
 
 import jaxdal
-from jaxdal import Dataset, checkpoint, loop, main
+from jaxdal import Dataset, checkpoint, commands, loop, main
 
 SHORT = {"n_start": 20, "n_query": 10, "n_end": 40, "batch": 16, "epochs": 2, "model": "tiny", "strategy": "margin"}
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -62,13 +63,13 @@ def test_parts_of_programs_are_removed_and_whole_ones_stay(tmp_path: Path) -> No
     assert "e-cache" in found
     for name, data in found.items():
         (tmp_path / name).write_bytes(data)
-    main._mend(tmp_path)
+    commands.mend(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "d-cache", "b-atime", "e-cache"}
-    main._mend(tmp_path / "nowhere")
+    commands.mend(tmp_path / "nowhere")
 
 
 def test_names_that_are_no_text_are_printed_all_the_same() -> None:
-    code = "from jaxdal.report import outlive_readers; outlive_readers(); print('caf\\udce9')"
+    code = "from jaxdal.commands import outlive_readers; outlive_readers(); print('caf\\udce9')"
     done = subprocess.run(
         [sys.executable, "-X", "utf8", "-c", code], env={"PYTHONIOENCODING": "utf-8:strict"}, cwd=Path.cwd(),
         capture_output=True, check=False,
@@ -76,21 +77,49 @@ def test_names_that_are_no_text_are_printed_all_the_same() -> None:
     assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n")
 
 
-def test_ctrl_c_during_a_garbage_collection_is_not_lost() -> None:
-    """JAX has the collector call a function, and Python drops what that raises."""
-    assert "_xla_gc_callback" in [getattr(callback, "__name__", "") for callback in gc.callbacks]
-    pressed = iter([True])
+def _collected(pressed: list[int]) -> None:
+    gc.collect()
+    assert pressed
+    time.sleep(10)
 
-    def _xla_gc_callback(*_: object) -> None:
-        if next(pressed, False):
+
+@pytest.mark.parametrize("by_a_reference", [False, True])
+def test_ctrl_c_during_a_garbage_collection_is_not_lost(by_a_reference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX has the collector call a function, and Python drops what that raises, or the callback of a weak reference."""
+    assert "_xla_gc_callback" in [getattr(callback, "__name__", "") for callback in gc.callbacks]
+    pressed: list[int] = []
+
+    def press(*_: object) -> None:
+        if not pressed:
+            pressed.append(1)
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, main._interrupt)
-    gc.callbacks.append(_xla_gc_callback)
+    class Circle:
+        pass
+
+    circle = Circle()
+    circle.itself = circle
+    references = [weakref.ref(circle, press)] if by_a_reference else []
+    monkeypatch.setattr(sys, "unraisablehook", commands.not_lost)
+    if not references:
+        gc.callbacks.append(press)
+    del circle
     try:
-        gc.collect()
         with pytest.raises(KeyboardInterrupt):
-            time.sleep(10)
+            _collected(pressed)
     finally:
-        gc.callbacks.remove(_xla_gc_callback)
-        signal.signal(signal.SIGINT, before)
+        if not references:
+            gc.callbacks.remove(press)
+
+
+def test_other_exceptions_that_are_dropped_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("as ever")
+
+    monkeypatch.setattr(sys, "unraisablehook", commands.not_lost)
+    broken = Broken()
+    del broken
+    assert "ValueError: as ever" in capsys.readouterr().err

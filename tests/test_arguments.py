@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdal import naming, run, run_together, settings, signals, trainers
+from jaxdal import naming, remarks, run, run_together, settings, signals, trainers
 from jaxdal.errors import InputError
 from jaxdal.types import Strategy
 
@@ -44,7 +44,7 @@ def test_numbers_of_numpy_are_the_same_experiment(blobs):
         ({"model": first}, "models of one's own are added to a table"),
         ({"epoch": 3}, "unknown option 'epoch': did you mean 'epochs'"),
         ({"epochs": 2.5}, "--epochs=2.5 is not a whole number"),
-        ({"batch": "32"}, "--batch=32 is not a whole number"),
+        ({"batch": "32"}, "--batch='32' is not a whole number"),
         ({"learning_rate": "0.1"}, "--learning_rate=0.1 is not a positive number"),
         ({"learning_rate": True}, "--learning_rate=True is not a positive number"),
         ({"mirror": "no"}, "mirror='no' is neither True nor False"),
@@ -120,3 +120,11 @@ def test_brackets_around_a_name_change_nothing(blobs):
 def test_a_long_name_in_many_bytes_is_a_folder_all_the_same(blobs):
     rules = settings.resolve(blobs, blobs, "margin")._replace(dataset="folder:" + 80 * "\u6f22")
     assert len(settings.default_workdir(rules).name.encode()) <= 255
+
+
+@pytest.mark.parametrize(("n_end", "told"), [(100, False), (109, False), (110, True)])
+def test_labels_that_are_not_bought_are_told_if_they_are_many(blobs, n_end, told, capsys):
+    rules = settings.resolve(blobs, blobs, "random", n_start=40, n_query=20, n_end=n_end)
+    remarks.on_images(blobs, rules, quiet=True)
+    line = "--n_end=110: the last query ends at 100, another would go beyond\n"
+    assert capsys.readouterr().err == (line if told else "")

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from jaxdal import settings, strategies
-from jaxdal.calls import parse_call
+from jaxdal.calls import parse_call, seeds
 from jaxdal.errors import InputError
 from jaxdal.strategies import STRATEGIES
 from jaxdal.types import Strategy
@@ -170,3 +170,15 @@ def test_other_names_are_checked_in_the_same_way(blobs):
         settings.resolve(blobs, blobs, "random", trainer="supervise")
     with pytest.raises(InputError, match="unknown preset 'papper': did you mean 'paper'"):
         settings.resolve(blobs, blobs, "random", preset="papper")
+
+
+def test_seeds_are_numbers_and_ranges() -> None:
+    assert seeds("0") == [0]
+    assert seeds("7, 2-4,10-10") == [7, 2, 3, 4, 10]
+    assert seeds("-1") == [-1]  # for whoever looks at their range
+    assert seeds("") == []
+    for text in ("a", "1,,2", "1-", "-1-2", "1.5", "1-2-3"):
+        with pytest.raises(InputError, match="are not whole numbers with commas between them, or ranges such as 0-4"):
+            seeds(text)
+    with pytest.raises(InputError, match="--seeds=4-2: no seed is in 4-2"):
+        seeds("4-2")

@@ -289,7 +289,7 @@ def test_unknown_names_get_the_nearest_match() -> None:
         data.load("tiny-imagenet-200")
     with pytest.raises(InputError, match="unknown dataset 'npz:'"):
         data.load("npz:")
-    with pytest.raises(InputError, match=r"Known are .*, gtsrb:competition, .*, folder:PATH, npz:PATH, tfds:NAME"):
+    with pytest.raises(InputError, match=r"there are .*, gtsrb:competition, .*, folder:PATH, npz:PATH, tfds:NAME"):
         data.check_name("qqqqqq")
 
 

@@ -93,9 +93,13 @@ def test_one_that_is_not_finished_gives_all_its_rounds(tmp_path: Path, alone: Pa
 
 
 def test_it_is_proposed_where_it_may_help(short: Path) -> None:
-    with pytest.raises(InputError, match=r"n_end \(64 there, 96 now\)\. --extend, with another --workdir, takes over"):
+    with pytest.raises(
+        InputError, match=r"n_end \(64 there, 96 now\)\. Try another --workdir; with --extend=DIR it goes on"
+    ):
         experiment(short, n_end=96)
-    with pytest.raises(InputError, match=r"n_end \(64 there, 96 now\), epochs \(6 there, 5 now\)\.$"):
+    with pytest.raises(
+        InputError, match=r"n_end \(64 there, 96 now\), epochs \(6 there, 5 now\)\. Try another --workdir; or give"
+    ):
         experiment(short, n_end=96, epochs=5)
 
 

@@ -164,7 +164,7 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
     assert str(error.value).endswith(
         "belongs to another configuration; these keys differ: "
         'dataset ("digits" there, nothing now), strategy ("margin" there, "entropy" now), n_start (4 there, 5 now), '
-        'preset (nothing there, "paper" now).'
+        'preset (nothing there, "paper" now). Try another --workdir; or give those of there.'
     )
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 

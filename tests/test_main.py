@@ -23,7 +23,7 @@ from jaxdal import Dataset, InputError, OutOfMemoryError, cluster, environment, 
 from jaxdal.data import local
 from jaxdal.engine import Engine
 
-SMALL = ["--seeds=4,2", "--n_start=40", "--n_query=10", "--n_end=50", "--epochs=2", "--batch=16"]
+SMALL = ["--seeds=4,2-2", "--n_start=40", "--n_query=10", "--n_end=50", "--epochs=2", "--batch=16"]
 
 
 class Ended(NamedTuple):
@@ -109,7 +109,8 @@ def refusal(command: Command, *arguments: str) -> str:
         ("--n_query=60%", "--n_query=60% (862 images) does not fit between --n_start=5% (71) and --n_end=25% (359)"),
         # numbers
         ("--seeds=1,2,1", "--seeds: 1 is there twice"),
-        ("--seeds=1,b", "--seeds=1,b are not whole numbers"),
+        ("--seeds=1,b", "--seeds=1,b are not whole numbers with commas between them, or ranges such as 0-4"),
+        ("--seeds=0,4-2", "--seeds=0,4-2: no seed is in 4-2"),
         ("--seeds=0,,1", "are not whole numbers"),
         ("--seeds=1.5", "are not whole numbers"),
         ("--seeds=-1", "--seeds: -1 is not in 0..4294967295"),

@@ -44,7 +44,7 @@ def trained(monkeypatch):
 
     together.broken = set()
     monkeypatch.setattr(runs, "run_together", together)
-    monkeypatch.setattr("jaxdal.main.cache_programs", lambda: None)
+    monkeypatch.setattr("jaxdal.commands.cache_programs", lambda: None)
     return types.SimpleNamespace(calls=calls, together=together)
 
 

@@ -115,7 +115,8 @@ def test_fewer_passes_over_the_pool_are_compared_with_epochs_of_the_labelled_ima
     flags = ["--datasets=digits", "--seeds=0", f"--results={tmp_path}", "--norun", f"--strategies={','.join(methods)}"]
     assert command.main("table3", "", table3.render, [*flags, "--scale=cpu"]) == 0
     text = (tmp_path / "reports" / "table3.md").read_text()
-    assert "epochs digits 20, digits 4 of the pool; digits mixmatch(average=0.99, ramp_epochs=20); " in text
+    epochs = "epochs digits 20, digits 4 over the pool where unlabelled images are seen"
+    assert f"{epochs}; digits mixmatch(average=0.99, ramp_epochs=20); " in text
     assert "| SSLRandom ★ | SSAL | +10.00 (–) |" in text
     assert "| WAAL ★ | SSAL | **+20.00 (–)** |" in text
     assert command.main("table3", "", table3.render, [*flags, "--scale=half"]) == 0

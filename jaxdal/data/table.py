@@ -116,7 +116,7 @@ def check_name(name: str, options: Options = DEFAULTS) -> None:
     if name and (path.is_dir() or path.suffix == ".npz"):
         near = [f"{'folder' if path.is_dir() else 'npz'}:{name}"]
     hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"unknown dataset {name!r}: {hint}Known are {', '.join(known)}")
+    raise InputError(f"unknown dataset {name!r}: {hint}there are {', '.join(known)}")
 
 
 def check_options(name: str, options: Options) -> None:
