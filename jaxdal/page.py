@@ -40,8 +40,8 @@ def render(found: Comparison, judged: Sequence[Verdict], command: str) -> str:
         f"<h1>{_text(title)}</h1><p class=dim>Definitions are at the end. <code>{_text(command)}</code></p>",
         "<h2>What was run</h2>", _protocol(found.experiments), _failures(found),
     ]  # fmt: skip
-    if len(found.experiments) > 1:
-        parts.append(_together(judged))
+    if len(several := verdicts.with_api(judged)) > 1:
+        parts.append(_together(several))
     parts += map(_experiment, judged)
     meanings = "".join(f"<dt><b>{_text(word)}</b></dt><dd>{_text(told)}</dd>" for word, told in DEFINITIONS)
     parts.append(f"<h2>What the numbers are</h2><dl>{meanings}</dl>")

@@ -245,8 +245,8 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
         for table in tables:
             if table.rows:
                 _print_cells(table)
-    if len(judged) > 1:
-        _print_cells(verdicts.overview(judged))
+    if len(several := verdicts.with_api(judged)) > 1:
+        _print_cells(verdicts.overview(several))
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)

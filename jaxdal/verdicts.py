@@ -260,8 +260,13 @@ def gap_table(experiment: Experiment) -> Table:
     return Table(title, columns, rows, [], words=True)
 
 
+def with_api(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those of experiments that have random sampling and something to compare with it."""
+    return [one for one in verdicts if one.table["api"].notna().any()]
+
+
 def overview(verdicts: Sequence[Verdict]) -> Table:
-    """API of every method on every experiment, as the paper's Table 3."""
+    """API of every method on every experiment, as the paper's Table 3. verdicts: `with_api`."""
     experiments = [verdict.experiment for verdict in verdicts]
     methods = list(dict.fromkeys(name for one in experiments for name in one.methods if name != one.baseline))
     together = pd.DataFrame({place: one.table["api"] for place, one in enumerate(verdicts)}).reindex(methods)

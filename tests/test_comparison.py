@@ -212,12 +212,13 @@ def test_nothing_below_random_sampling_is_marked_as_best(tmp_path: Path) -> None
     for at, (epochs, badge) in enumerate([(1, BETTER), (2, worse)]):
         write(tmp_path / f"r{at}", RANDOM, epochs=epochs)
         write(tmp_path / f"b{at}", badge, strategy="badge", epochs=epochs)
+    assert len(verdicts.with_api(judged(tmp_path))) == 2
     table = verdicts.overview(judged(tmp_path))
     assert [cell.startswith("+") for cell in table.rows[0][1:]] == [True, False]
     assert table.marks == {(0, 1): "best"}
 
 
-def test_what_differs_is_not_compared_and_said(tmp_path: Path) -> None:
+def test_what_differs_is_not_compared_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a", RANDOM)
     write(tmp_path / "b", BETTER, strategy="badge", epochs=6)
     experiments = read([tmp_path]).experiments
@@ -227,6 +228,9 @@ def test_what_differs_is_not_compared_and_said(tmp_path: Path) -> None:
     (_, alone) = (verdicts.judge(one) for one in experiments)
     assert alone.table.loc["badge", "verdict"] == "n/a, no random sampling"
     assert "No journal has random sampling" in verdicts.caveats(alone.experiment, alone.table)[0]
+    report.compare([tmp_path], tmp_path / "out", "")
+    for text in (capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()):
+        assert "API on all experiments" not in text, "of which none has an API"
 
 
 def test_another_trainer_may_change_the_optimiser(tmp_path: Path) -> None:
