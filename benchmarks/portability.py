@@ -291,6 +291,8 @@ def main(argv: Sequence[str]) -> Report:
     parser.add_argument("--parts", default="kernels,training,rounds", help="some of these")
     parser.add_argument("--out", help="folder for portability.json and portability.md")
     options = parser.parse_args(argv)
+    if wanted := getattr(jax.config, "jax_platforms", None):  # such as cuda: the ResNet is compared with a CPU
+        jax.config.update("jax_platforms", ",".join(dict.fromkeys([*wanted.split(","), "cpu"])))
     names = list(strategies.STRATEGIES) if options.strategies == "all" else options.strategies.split(",")
     report = Report("portability", environment(argv, "benchmarks.portability"))
     rows: list[Row] = []
