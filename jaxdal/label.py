@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import commands, plugins
+from jaxdal import commands, data, plugins
 from jaxdal.ask import ask
 from jaxdal.data import folder
 from jaxdal.data.images import Source, decode
@@ -37,18 +37,21 @@ class Shelf(NamedTuple):
 def look(root: Path) -> Shelf:
     """Sort a folder: images in it, and in `next`, have no label; those below other folders have the folder's.
 
-    A folder `test` (or `val`, ...) that holds folders of classes is for measuring accuracy. The pool is in the order of
-    the files' own names, which stays when a file moves.
+    A folder `test` (or else `val`, ...) that holds folders of classes is for measuring accuracy. The pool is in the
+    order of the files' own names, which stays when a file moves.
 
     Raises:
-        InputError: there are not two classes, nothing is left to label, or two files would have one place in `next`.
+        InputError: there are not two classes, nothing is left to label, two files would have one place in `next`, or
+            there are test images of another class.
     """
     if not root.is_dir():
         raise InputError(f"{root} {'is a file' if root.exists() else 'does not exist'}: give a folder of images")
-    test = next((name for name in folder.TEST_FOLDERS if folder.holds_folders(root / name)), None)
-    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-    below = [name for name in entries if (root / name).is_dir()]
-    classes = [name for name in below if name not in (NEXT, test)]
+    entries, below = _names(root)
+    test, *others = [name for name in folder.TEST_FOLDERS if folder.holds_folders(root / name)] or [""]
+    if others:
+        told = f"left out: {', '.join(others)} (test images are those of {test})"
+        print(f"{root}: {told}", file=sys.stderr, flush=True)
+    classes = [name for name in below if name not in (NEXT, test, *others)]
     if len(classes) < 2:
         there = f"there is {classes[0]} alone" if classes else "there is none"
         raise InputError(f"make a folder in {root} for each class, at least two, empty or not: {there}")
@@ -58,12 +61,22 @@ def look(root: Path) -> Shelf:
         raise InputError(f"{root / min(twice)} and {root / Path(min(twice)).name} have one name: rename one of them")
     if not loose and not waiting:
         raise InputError(f"nothing is left to label: no image is in {root} itself")
-    labelled, tests = (
-        [one for label, name in enumerate(classes) for one in _below(root, prefix + name, label)]
-        for prefix in ("", f"{test}/")
-    )
-    pool = sorted([*loose, *waiting, *labelled], key=lambda one: (Path(one.name).name, one.name))
+    if strange := sorted({*_names(root / test)[1]} - {*classes}) if test else []:
+        raise InputError(f"{root / test} holds classes that {root} lacks: {', '.join(strange)}")
+    tests = _of_classes(root, f"{test}/", classes) if test else []
+    pool = sorted([*loose, *waiting, *_of_classes(root, "", classes)], key=lambda one: (Path(one.name).name, one.name))
     return Shelf(pool, tests, tuple(classes))
+
+
+def _names(root: Path) -> tuple[list[str], list[str]]:
+    """What lies in a folder, sorted, and which of that are folders."""
+    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    return entries, [name for name in entries if (root / name).is_dir()]
+
+
+def _of_classes(root: Path, prefix: str, classes: Sequence[str]) -> list[Source]:
+    """The images of classes whose folders have a prefix before their name."""
+    return [one for label, name in enumerate(classes) for one in _below(root, prefix + name, label)]
 
 
 def _below(root: Path, name: str, label: int) -> list[Source]:
@@ -95,6 +108,9 @@ def choose(
     """
     if k < 1:
         raise InputError(f"--k={k} is less than 1")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed={seed} is not in 0..{2**32 - 1}")
+    data.check_options("folder:", data.Options(image_size))
     shelf = look(root)
     sources = shelf.pool + shelf.tests
     x, good = decode(sources, image_size, skip_broken=skip_broken, title=str(root))
@@ -104,6 +120,8 @@ def choose(
     pool = list(itertools.compress(shelf.pool, good))
     labels = np.asarray([one.label for one in itertools.compress(sources, good)])
     known, unknown = labels[: len(pool)], np.flatnonzero(labels[: len(pool)] < 0)
+    if not unknown.size:
+        raise InputError(f"nothing is left to label: every image in {root} itself is broken")
     k = min(k, len(unknown))
     probs = accuracy = None
     if len(set(known[known >= 0])) < 2:
@@ -117,21 +135,22 @@ def choose(
         )
         picks, probs, accuracy = answer.picks, answer.probs, answer.accuracy
     names = [one.name for one in pool]
-    for place in picks if move else ():
+    still = [place for place in picks.tolist() if (root / names[place]).exists()]  # others were moved during training
+    for place in still if move else ():
         names[place] = _moved(root, names[place])
-    ranks = {place: rank for rank, place in enumerate(picks.tolist(), 1)}
+    ranks = {place: rank for rank, place in enumerate(still, 1)}
     rows = [
         [names[place], ranks.get(place, ""), *_guess(shelf.classes, None if probs is None else probs[place])]
         for place in [*ranks, *(place for place in unknown.tolist() if place not in ranks)]
     ]
     with replacing(root / GUESSES) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file, lineterminator="\n").writerows([["file", "next", "guess", "probability"], *rows])
-    return Chosen([root / names[place] for place in picks], accuracy)
+    return Chosen([root / names[place] for place in still], accuracy)
 
 
 def _moved(root: Path, name: str) -> str:
-    """Put an image into `next`, unless it is there: -> its new name."""
-    if name.startswith(f"{NEXT}/"):
+    """Put an image into `next`, unless it is there, or by now another one of this name: -> its new name."""
+    if name.startswith(f"{NEXT}/") or (root / NEXT / name).exists():
         return name
     (root / NEXT).mkdir(exist_ok=True)
     return str((root / name).rename(root / NEXT / name).relative_to(root))

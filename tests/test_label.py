@@ -100,6 +100,9 @@ def test_a_broken_file_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
         label.choose(tmp_path, 4)
     assert label.choose(tmp_path, 4, skip_broken=True).files == [tmp_path / "good.png"]
     assert "left out as broken: bad.png\n" in capsys.readouterr().err
+    (tmp_path / "good.png").rename(tmp_path / "cat" / "good.png")
+    with pytest.raises(InputError, match=r"nothing is left to label: every image in .* itself is broken"):
+        label.choose(tmp_path, 4, skip_broken=True)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,7 @@ def test_a_broken_file_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
         (["1.png", "cat/2.png", "next/3.png"], "at least two, empty or not: there is cat alone"),
         (["cat/1.png", "dog/2.png", "notes.txt"], "nothing is left to label: no image is in .* itself"),
         (["cat/1.png", "dog/2.png", "3.png", "next/3.png"], "next/3.png and .*/3.png have one name: rename one"),
+        (["cat/1.png", "dog/2.png", "3.png", "test/owl/4.png"], "test holds classes that .* lacks: owl"),
     ],
 )
 def test_what_does_not_fit_is_refused(files: list[str], told: str, tmp_path: Path) -> None:
@@ -122,6 +126,8 @@ def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for arguments, told in [
         ((str(tmp_path / "absent"),), f"jaxdal: {tmp_path / 'absent'} does not exist: give a folder of images\n"),
         ((str(tmp_path), "--k=0"), "jaxdal: --k=0 is less than 1\n"),
+        ((str(tmp_path), "--seed=-1"), "jaxdal: --seed=-1 is not in 0..4294967295\n"),
+        ((str(tmp_path), "--image_size=0"), "jaxdal: --image_size=0 is less than 1\n"),
         ((str(tmp_path), "--plugins=absent_plugin"), "jaxdal: --plugins=absent_plugin: there is no module"),
     ]:
         assert label.main(arguments) == 2
@@ -140,3 +146,40 @@ def test_a_class_called_test_and_folders_within(tmp_path: Path) -> None:
     shelf = label.look(tmp_path)
     assert shelf.classes == ("later", "rest")
     assert [(one.name, one.label) for one in shelf.tests] == [("test/rest/x.png", 1)]
+
+
+def test_a_validation_set_beside_a_test_set_is_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(["cat/1.png", "dog/2.png", "3.png", "val/cat/4.png", "test/cat/5.png"]):
+        save(tmp_path / name, picture(number))
+    shelf = label.look(tmp_path)
+    assert (shelf.classes, [one.name for one in shelf.tests]) == (("cat", "dog"), ["test/cat/5.png"])
+    assert [one.name for one in shelf.pool] == ["cat/1.png", "dog/2.png", "3.png"]
+    assert capsys.readouterr().err == f"{tmp_path}: left out: val (test images are those of test)\n"
+
+
+def test_a_class_called_none_has_no_test_images(tmp_path: Path) -> None:
+    for number, name in enumerate(["None/cat/1.png", "cat/2.png", "3.png"]):
+        save(tmp_path / name, picture(number))
+    shelf = label.look(tmp_path)
+    assert (len(shelf.pool), shelf.tests) == (3, [])
+
+
+def test_what_people_do_while_it_thinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they have labelled meanwhile is not asked, and what they have put into `next` is not overwritten."""
+    for number, name in enumerate(["cat/1.png", "dog/2.png", "3.png", "4.png", "5.png"]):
+        save(tmp_path / name, picture(number))
+    decode = label.decode
+
+    def meanwhile(*given: Any, **more: Any) -> Any:
+        found = decode(*given, **more)
+        (tmp_path / "3.png").rename(tmp_path / "cat" / "3.png")
+        save(tmp_path / "next" / "4.png", picture(9))
+        return found
+
+    monkeypatch.setattr(label, "decode", meanwhile)
+    before = (tmp_path / "4.png").read_bytes()
+    chosen = label.choose(tmp_path, 3, "random", move=True, devices=jax.devices()[:1], **OPTIONS)
+    assert sorted(chosen.files) == [tmp_path / "4.png", tmp_path / "next" / "5.png"]
+    assert (tmp_path / "4.png").read_bytes() == before
+    assert (tmp_path / "next" / "4.png").read_bytes() != before
+    assert [row["next"] for row in rows(tmp_path)] == ["1", "2", ""]
