@@ -1,9 +1,9 @@
 """What every command does before anything else, and where programs that it compiles are kept."""
 
-import _thread
 import contextlib
 import io
 import mmap
+import signal
 import sys
 import threading
 import zlib
@@ -24,7 +24,8 @@ def begin() -> None:
 def not_lost(dropped: Any) -> None:
     """Press Ctrl-C again where Python drops what it raises: in what JAX has the garbage collector call, for one."""
     if issubclass(dropped.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        # As the keyboard does, since `_thread.interrupt_main` would not wake whatever waits or sleeps.
+        threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(dropped)
 
