@@ -10,6 +10,7 @@ from jaxdal.data.cache import Options, Sources
 from jaxdal.data.holdout import hold_out
 from jaxdal.data.images import SUFFIXES, Source
 from jaxdal.errors import InputError
+from jaxdal.files import at_home
 from jaxdal.types import Dataset
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -26,7 +27,7 @@ def load(path: str, options: Options) -> Dataset:
     Raises:
         InputError: the tree is not as described, or an image is broken.
     """
-    root = Path(path).expanduser()
+    root = at_home(path)
     if not root.is_dir():
         told = "is a file; folder:PATH names an unpacked folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {told}")

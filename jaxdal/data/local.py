@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxdal.data.arrays import from_arrays
 from jaxdal.errors import InputError
+from jaxdal.files import at_home
 from jaxdal.types import Dataset
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -32,7 +33,7 @@ def load_npz(path: str | Path, num_classes: int | None = None, mirror: bool = Fa
     Keys: train_images, train_labels, test_images, test_labels (or x_train, y_train, x_test, y_test), and optionally
     class_names, without which the number of classes, unless it is given, is the largest label plus one.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:

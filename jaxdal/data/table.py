@@ -14,6 +14,7 @@ import numpy as np
 from jaxdal.data import catalogue, folder, local, published
 from jaxdal.data.cache import DEFAULTS, Options
 from jaxdal.errors import InputError
+from jaxdal.files import at_home
 from jaxdal.types import Dataset
 
 
@@ -112,7 +113,7 @@ def check_name(name: str, options: Options = DEFAULTS) -> None:
         return
     known = [*TABLE, *OWN]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    path = Path(name).expanduser()
+    path = at_home(name)
     if name and (path.is_dir() or path.suffix == ".npz"):
         near = [f"{'folder' if path.is_dir() else 'npz'}:{name}"]
     hint = f"did you mean {near[0]}? " if near else ""
@@ -141,7 +142,7 @@ def load(name: str, data_dir: str | None = None, options: Options = DEFAULTS) ->
     """
     check_name(name, options)
     kind, _, rest = name.partition(":")
-    where = Path(data_dir).expanduser() if data_dir else published.default_data_dir()
+    where = at_home(data_dir) if data_dir else published.default_data_dir()
     if kind == "folder":
         return folder.load(rest, options)
     if kind == "npz":
