@@ -56,7 +56,7 @@ def _rounds(old: Path, config: dict[str, Any]) -> tuple[bytes, int]:
     path = old / journal.NAME
     header, groups = journal.read(old)
     own = header["config"]
-    journal.refuse_other_config(own, config | {"n_end": own.get("n_end")}, path)
+    journal.refuse_other_config(own, config | {"n_end": own.get("n_end")}, path, extends=True)
     rounds, wanted = (Budget(*(each[key] for key in KEYS)).rounds for each in (own, config))
     if wanted <= rounds:
         raise InputError(f"{path} has {rounds} rounds, to which --n_end={config['n_end']} adds none.")

@@ -311,15 +311,16 @@ def _valid_config(config: Any) -> bool:
     return isinstance(seeds, list) and all(type(seed) is int for seed in seeds) and len(set(seeds)) == len(seeds) > 0
 
 
-def refuse_other_config(old: Line, new: Line, path: Path) -> None:
-    """Raises InputError unless the configurations are the same."""
+def refuse_other_config(old: Line, new: Line, path: Path, extends: bool = False) -> None:
+    """Raises InputError unless the configurations are the same. extends: that of `path`, from another folder."""
     differ = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
     if differ:
         there, here = ([_dump(side[key]) if key in side else "nothing" for key in differ] for side in (old, new))
         told = ", ".join(f"{key} ({was} there, {now} now)" for key, was, now in zip(differ, there, here, strict=True))
-        way = "with --extend=DIR it goes on from there" if differ == ["n_end"] else "or give those of there"
-        keys = f"these keys differ: {told}. Try another --workdir; {way}."
-        raise InputError(f"{path} belongs to another configuration; {keys}")
+        way = "Give those of there" if extends else "Try another --workdir; or give those of there"
+        if differ == ["n_end"] and old.get("n_end", 0) < new.get("n_end", 0):
+            way = "Try another --workdir; with --extend=DIR it goes on from there"
+        raise InputError(f"{path} belongs to another configuration; these keys differ: {told}. {way}.")
 
 
 def _encode(line: Line) -> bytes:

@@ -152,7 +152,7 @@ def test_what_is_refused(tmp_path: Path, short: Path) -> None:
     for options, told in [
         ({"n_end": LABELS[1]}, "2 rounds, to which --n_end=64 adds none"),
         ({"n_end": LABELS[1] + 15}, "2 rounds, to which --n_end=79 adds none"),
-        ({"n_end": 96, "epochs": 5}, r"these keys differ: epochs \(6 there, 5 now\)\."),
+        ({"n_end": 96, "epochs": 5}, r"these keys differ: epochs \(6 there, 5 now\)\. Give those of there\.$"),
         ({"n_end": 96, "n_query": 8}, r"these keys differ: n_query \(16 there, 8 now\)\."),
         ({"n_end": 96, "seeds": [3]}, "these keys differ: seeds"),
         ({"n_end": 96, "extend": tmp_path}, "journal.jsonl cannot be read"),

@@ -247,6 +247,8 @@ def test_another_configuration_is_refused(again: Command) -> None:
     assert "batch" not in told
     told = refusal(again, "--seeds=4,2,7")
     assert "seeds ([4,2] there, [4,2,7] now)" in told
+    for n_end, way in (("40", "or give those of there"), ("60", "with --extend=DIR it goes on from there")):
+        assert refusal(again, f"--n_end={n_end}").endswith(f"{n_end} now). Try another --workdir; {way}.")
 
 
 def test_other_images_are_refused(again: Command, blobs: Dataset) -> None:
