@@ -1,6 +1,6 @@
 """Does it learn what the published runs learnt? Every way of training on random labels, preset `paper`.
 
-    python -m experiments.check_learning --data_dir=DIR --checks=mnist,cifar10_start,cifar10_end --seeds=0,1,2,3,4
+    python -m experiments.check_learning --data_dir=DIR --checks=mnist,cifar10_start,cifar10_end --seeds=0-4
     python -m experiments.check_learning --data_dir=DIR --checks=mnist_mixmatch,cifar10_mixmatch,cifar10_waal --seeds=0
 
 Published raw runs of the same protocol, random sampling: see CHECKS. On 2 CPU cores `--checks=mnist
@@ -21,10 +21,11 @@ import numpy as np
 from absl import app, flags
 
 import jaxdal
+from jaxdal.calls import seeds
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("checks", ["mnist", "cifar10_start", "cifar10_end"], "Which rows of CHECKS.")
-flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds, trained at once.")
+flags.DEFINE_string("seeds", "0-4", "Seeds, numbers or ranges, trained at once.")
 flags.DEFINE_string("data_dir", None, "Where the data sets are.")
 flags.DEFINE_string("results", "runs/learning", "Where journals and the table go.")
 
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> None:
         result = jaxdal.run(
             check.dataset, check.strategy, trainer=check.trainer, preset="paper",
             workdir=results / name, data_dir=FLAGS.data_dir, checkpoint_seconds=60.0,
-            seeds=[int(seed) for seed in FLAGS.seeds], n_start=n_start, n_query=n_query, n_end=n_end,
+            seeds=seeds(FLAGS.seeds), n_start=n_start, n_query=n_query, n_end=n_end,
         )  # fmt: skip
         table += rows(name, result)
         where = result.header["environment"]
