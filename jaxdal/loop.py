@@ -121,9 +121,11 @@ def run_together(
         raise InputError(f"two of the strategies {names} have the same folder: are they the same?")
     pool_bytes = hosts.from_first(lambda: streaming.room(devices) if pool_bytes is None else pool_bytes)
     image = images.train_x.shape[1:]
-    for rules, strategy in zip(every, chosen, strict=True):
+    trainings = [rules.training(strategy) for rules, strategy in zip(every, chosen, strict=True)]
+    for rules, strategy, training in zip(every, chosen, trainings, strict=True):
         hosts.from_each(partial(contracts.check, rules, strategy, image))
-        blocks_for(rules, strategy, image, devices, pool_bytes)  # refuses what does not fit
+        runs = trainings.count(training) * len(rules.seeds)
+        blocks_for(rules, strategy, image, devices, pool_bytes, runs)  # refuses what does not fit, before it is begun
 
     notes: Line = {"class_names": images.class_names} if images.class_names else {}
     notes |= {} if pool_share is None else {"pool_share": pool_share, "pool_seed": pool_seed}

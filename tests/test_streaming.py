@@ -201,6 +201,7 @@ def test_what_does_not_fit_together_is_refused_before_others_are_trained(blobs, 
             blobs, names, workdirs=tmp_path, quiet=True, pool_bytes=3 * STEP, devices=jax.devices()[:1],
             **{**SMALL, "pack": 3},
         )  # fmt: skip
+    assert not list(tmp_path.iterdir()), "a journal of this --pack would refuse the smaller one that is proposed"
 
 
 def test_the_next_block_comes_while_one_is_used():
