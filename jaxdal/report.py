@@ -239,12 +239,13 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
     judged = [verdicts.judge(one) for one in found.experiments]
     for told in (*found.unreadable.values(), *found.remarks):
         print(told, file=sys.stderr)
+    tables = [verdicts.gap_table(one) for one in found.experiments]
     for verdict in judged:
-        gaps, bought = verdicts.gap_table(verdict.experiment), queries.query_table(verdict.experiment)
-        tables = (gaps, verdicts.verdict_table(verdict), verdicts.cost_table(verdict), bought)
-        for table in tables:
-            if table.rows:
-                _print_cells(table)
+        bought = queries.query_table(verdict.experiment)
+        tables += [verdicts.verdict_table(verdict), verdicts.cost_table(verdict), bought]
+    for table in tables:
+        if table.rows:
+            _print_cells(table)
     if len(several := verdicts.with_api(judged)) > 1:
         _print_cells(verdicts.overview(several))
     if out is None:

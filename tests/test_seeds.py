@@ -62,9 +62,11 @@ def test_equal_seeds_need_no_words(tmp_path: Path) -> None:
 def test_what_is_missing_is_printed_before_any_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "r", FIVE)
     write(tmp_path / "m", THREE, strategy="margin")
+    write(tmp_path / "other", {0: FIVE[0][:2]}, epochs=6)
     assert report.main([str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert told.index("Not complete: 2 of 10 runs") < told.index("Verdicts:") < told.index("Cost:")
+    assert told.index("Not complete: 1 of 1 runs") < told.index("Verdicts:"), "those of all experiments"
 
 
 def planned(results: Path, seeds: dict[str, tuple[int, ...]]) -> list[str]:
