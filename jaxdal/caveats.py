@@ -28,9 +28,10 @@ def caveats(experiment: Experiment, table: pd.DataFrame, left_out: Sequence[str]
             "Seeds that did not finish are in no number: a method that fails on hard seeds looks better for it."
         )
     if of_seeds(experiment):
+        paired_ones = "API, tests and labels saved are of those that random sampling has finished too, "
         told.append(
-            "Methods have finished different seeds: API, tests and labels saved are of those that random sampling has "
-            "finished too, final accuracy, balanced and AUBC of all of a method's own, so that these do not pair."
+            f"Methods have finished different seeds: {paired_ones if experiment.baseline else ''}"
+            "final accuracy, balanced and AUBC are of all of a method's own, so that these do not pair."
         )
     if left_out:
         told.append(f"Without a rank, since a seed is missing: {', '.join(left_out)}.")

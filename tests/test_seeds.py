@@ -50,6 +50,14 @@ def test_more_seeds_of_a_method_than_of_random_sampling(tmp_path: Path) -> None:
     assert "n = 5, 3 paired<" in page.render(read([tmp_path]), [verdict], "x")
 
 
+def test_different_seeds_and_no_random_sampling(tmp_path: Path) -> None:
+    for name, curves in (("badge", FIVE), ("margin", THREE)):
+        write(tmp_path / name, curves, strategy=name)
+    (verdict,) = judged(tmp_path)
+    (told,) = (note for note in verdicts.verdict_table(verdict).notes if "different seeds" in note)
+    assert told.startswith("Methods have finished different seeds: final accuracy, balanced and AUBC are of all of a ")
+
+
 def test_equal_seeds_need_no_words(tmp_path: Path) -> None:
     for name, curves in (("random", FIVE), ("badge", ABOVE)):
         write(tmp_path / name, curves, strategy=name)
