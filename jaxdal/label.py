@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdal import commands, data, plugins
+from jaxdal import commands, data, plugins, settings
 from jaxdal.ask import ask
 from jaxdal.data import folder
 from jaxdal.data.images import Source, decode
@@ -111,6 +111,7 @@ def choose(
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed={seed} is not in 0..{2**32 - 1}")
     data.check_options("folder:", data.Options(image_size))
+    settings.check_names(strategy, options.get("trainer"), options.get("model"))  # before images are labelled in vain
     shelf = look(root)
     sources = shelf.pool + shelf.tests
     x, good = decode(sources, image_size, skip_broken=skip_broken, title=str(root))

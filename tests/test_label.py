@@ -128,6 +128,8 @@ def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ((str(tmp_path), "--k=0"), "jaxdal: --k=0 is less than 1\n"),
         ((str(tmp_path), "--seed=-1"), "jaxdal: --seed=-1 is not in 0..4294967295\n"),
         ((str(tmp_path), "--image_size=0"), "jaxdal: --image_size=0 is less than 1\n"),
+        ((str(tmp_path), "--strategy=margn"), "jaxdal: unknown strategy 'margn': did you mean 'margin'?"),
+        ((str(tmp_path), "--model=lente"), "jaxdal: unknown model 'lente': did you mean 'lenet'?"),
         ((str(tmp_path), "--plugins=absent_plugin"), "jaxdal: --plugins=absent_plugin: there is no module"),
     ]:
         assert label.main(arguments) == 2
