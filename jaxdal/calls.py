@@ -15,6 +15,7 @@ from jaxdal import likeness
 from jaxdal.errors import InputError
 
 T = TypeVar("T")
+MOST_SEEDS = 1000  # of a range: more are a slip
 
 
 def unknown(what: str, name: str, names: Iterable[str]) -> InputError:
@@ -52,8 +53,9 @@ def seeds(text: str) -> list[int]:
         except ValueError:
             told = "are not whole numbers with commas between them, or ranges such as 0-4"
             raise InputError(f"--seeds={text} {told}") from None
-        if last < first:
-            raise InputError(f"--seeds={text}: no seed is in {part.strip()}")
+        if not 0 <= last - first < MOST_SEEDS:
+            many = f"more than {MOST_SEEDS:,} seeds are" if first < last else "no seed is"
+            raise InputError(f"--seeds={text}: {many} in {part.strip()}")
         found += range(first, last + 1)
     return found
 

@@ -180,5 +180,7 @@ def test_seeds_are_numbers_and_ranges() -> None:
     for text in ("a", "1,,2", "1-", "-1-2", "1.5", "1-2-3"):
         with pytest.raises(InputError, match="are not whole numbers with commas between them, or ranges such as 0-4"):
             seeds(text)
-    with pytest.raises(InputError, match="--seeds=4-2: no seed is in 4-2"):
-        seeds("4-2")
+    assert len(seeds("0-999")) == 1000
+    for text, told in (("4-2", "no seed is in 4-2"), ("1,0-4000000000", "more than 1,000 seeds are in 0-4000000000")):
+        with pytest.raises(InputError, match=f"--seeds={text}: {told}"):
+            seeds(text)
