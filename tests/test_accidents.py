@@ -105,11 +105,13 @@ def test_ctrl_c_during_a_garbage_collection_is_not_lost(by_a_reference: bool, mo
         gc.callbacks.append(press)
     del circle
     began = time.monotonic()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             _collected(pressed)
         assert time.monotonic() - began < 60, "it waited until the sleep was over"
     finally:
+        signal.signal(signal.SIGINT, before)
         if not references:
             gc.callbacks.remove(press)
 
