@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxdal import data, hosts, naming, settings, trainers
+from jaxdal import data, hosts, settings, trainers
 from jaxdal.checkpoint import weights_path
 from jaxdal.journal import Group
 from jaxdal.types import Dataset, Strategy
@@ -30,13 +30,13 @@ def on_strategy(rules: settings.Settings, strategy: Strategy) -> None:
 
 def on_training(rules: settings.Settings, strategy: Strategy) -> None:
     """Warn where an average of weights is mostly the first ones, and where images are compared with themselves."""
-    average = strategy.wrap(trainers.build(rules.trainer, rules.preset)).average or 0.0
+    trainer = strategy.wrap(trainers.build(rules.trainer, rules.preset))
+    average = trainer.average or 0.0
     if (start := average ** min(rules.steps)) > 0.05:
         told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
         _say(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs")
-    if naming.row(rules.trainer) == "consistency" and not (rules.crop or rules.flip):
-        told = "an image and its view are alike but for dropout, and unlabelled images teach little or nothing"
-        _say(f"--trainer={rules.trainer}: no image is augmented (--crop=0 --nomirror), so that {told}")
+    if trainer.unaugmented and not (rules.crop or rules.flip):
+        _say(f"--trainer={rules.trainer}: no image is augmented (--crop=0 --nomirror), so that {trainer.unaugmented}")
 
 
 def on_weights(folder: Path, groups: Sequence[Group], extends: str | None) -> None:

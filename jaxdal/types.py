@@ -124,6 +124,7 @@ class Trainer(NamedTuple):
     helpers: Callable[[Array, Tree], Tree] | None = None
     average: float | None = None  # answers come from a moving average of weights and statistics with this decay
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe  # what it changes in the data set's recipe
+    unaugmented: str = ""  # what a user should know where no image is augmented: "so that ..."
 
 
 class TrainState(NamedTuple):

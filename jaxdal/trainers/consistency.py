@@ -32,4 +32,5 @@ def consistency(weight: float | None = None, ramp_epochs: float | None = None, p
         total = cross_entropy(logits[:size], batch.y) + chosen.weight(logits.shape[1], moment) * apart
         return total, taps["batch_stats"]
 
-    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), recipe=chosen.recipe)
+    alike = "an image and its view are alike but for dropout, and unlabelled images teach little or nothing"
+    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), recipe=chosen.recipe, unaugmented=alike)
