@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ParamSpec
 
 from experiments.launchers import LAUNCHERS
-from experiments.plans import PLANS, SCALES, SIZES, Options, Run
+from experiments.plans import PLANS, SIZES, WAY, Options, Run
+from experiments.scales import SCALES
 from jaxdal import calls, plugins, settings, strategies
 from jaxdal.errors import InputError
 
@@ -26,8 +27,12 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--datasets", type=datasets, help="commas between them (default: those of the paper)")
     add("--strategies", type=names, help="names, perhaps with options, and commas between them (default: the paper's)")
     add("--seeds", type=seeds, help="commas between them, or 0-4 (default: the scale's)")
-    add("--scale", choices=SCALES, default="full", help="experiments/plans.py says what they are")
+    add("--scale", choices=SCALES, default="full", help="experiments/scales.py says what they are")
     add("--preset", choices=settings.PRESETS, default="paper")
+    add("--points", choices=("ends", "all"), help="of sweeps, Figures 4 to 6 and 8 (default: the scale's)")
+    add("--model", help="another network than the data set's: a name, of --plugins too (jaxdal.main --model)")
+    add("--batch", type=int, help="labelled images of a step (default: the data set's)")
+    add("--learning_rate", type=float, help="the first one (default: the data set's)")
     add("--best", action="store_true", help="also the best accuracy of all test epochs, as published: slow")
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
     add("--results", type=Path, help="where journals and reports are (default: runs/paper, half, cpu or smoke)")
@@ -94,6 +99,7 @@ def told(given: argparse.Namespace) -> list[str]:
         value = getattr(given, name)
         flags += [f"--{name}={','.join(map(str, value))}"] if value else []
     flags += [f"--{name}={getattr(given, name)}" for name in ("scale", "preset", "pack", "results")]
+    flags += [f"--{name}={value}" for name in (*WAY, "points") if (value := getattr(given, name)) is not None]
     flags += ["--best"] if given.best else []
     return [*flags, *([f"--data_dir={given.data_dir}"] if given.data_dir else [])]
 

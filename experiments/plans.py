@@ -1,21 +1,11 @@
-"""Which runs a table or figure of arXiv 2212.03088 needs: functions of options, and nothing is run or read.
+"""Which runs a table or figure of arXiv 2212.03088 needs: functions of options, and nothing is run or read."""
 
-Scales, here and nowhere else:
-- full: the paper's budgets and epochs, seeds 0 to 4.
-- half: half of the epochs, seeds 0 to 4; and on the grid of Tables 3 to 5 and Figure 7 queries twice as large, so that
-  it has half of the rounds and a quarter of the work. MixMatch's second loss has the same share of its weight at the
-  end, and its average of weights about the same share of the steps. Another experiment, with journals of its own.
-- cpu: what two cores can do in an afternoon. As half, with seed 0, the ends of every sweep, and MNIST in place of every
-  data set that was not asked for; methods that train on unlabelled images too pass over them 4 times.
-- smoke: does it work at all? Seed 0, one epoch, at most three rounds, the ends of every sweep, the first method of
-  Figures 6 and 8, and digits in place of every data set that was not asked for. Its numbers mean nothing.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.published import DATASETS, METHODS
+from experiments.scales import SCALES
 from jaxdal import data, strategies, trainers
 from jaxdal.budgets import Budget, count
 from jaxdal.types import Trainer
@@ -57,6 +47,7 @@ class Run(NamedTuple):
     pack: int = 0  # 1: alone, for honest seconds
     pool_share: str | None = None  # Figure 5: "40%" of the pool, drawn from the seed
     save_weights: bool = False
+    way: tuple[tuple[str, Any], ...] = ()  # more options of `jaxdal.run`: network, batch, learning rate...
 
     @property
     def budget(self) -> Budget:
@@ -70,41 +61,6 @@ class Run(NamedTuple):
         return size if self.pool_share is None else count(self.pool_share, size, "pool_share")
 
 
-class Scale(NamedTuple):
-    """See above."""
-
-    seeds: tuple[int, ...]
-    epochs: Fraction | int  # a share of the data set's epochs, or their number
-    queries: int = 1  # how many times as large they are on the main grid
-    rounds: int | None = None  # at most
-    passes: int | None = None  # epochs of methods whose epochs are of the whole pool, however few the labels
-    trainers: Mapping[str, Callable[[Run], str]] = {}  # name -> the trainer with options that fit so few epochs
-    ends: bool = False  # only the first and the last point of a sweep
-    methods: int | None = None  # at most, of a sweep
-    stand_in: str | None = None  # for data sets that were not asked for
-    folder: str = "paper"  # below runs/: the reports of one scale never replace those of another
-
-
-def short_mixmatch(run: Run) -> str:
-    """MixMatch as it is published, with an average of 0.999 and a ramp of 200 epochs, for a run of fewer epochs."""
-    whole = data.TABLE[run.dataset].epochs
-    average = round(1 - float(f"{0.001 * whole / run.epochs:.1g}"), 9)
-    ramp = f", ramp_epochs={200 * run.epochs // whole}" if run.preset == "paper" else ""  # clean: as long as the round
-    return f"mixmatch(average={average}{ramp})"
-
-
-FIVE = (0, 1, 2, 3, 4)
-SCALES = {
-    "full": Scale(FIVE, Fraction(1)),
-    "half": Scale(FIVE, Fraction(1, 2), queries=2, trainers={"mixmatch": short_mixmatch}, folder="half"),
-    "cpu": Scale(
-        (0,), Fraction(1, 2), queries=2, passes=4, trainers={"mixmatch": short_mixmatch}, ends=True, stand_in="mnist",
-        folder="cpu",
-    ),
-    "smoke": Scale((0,), 1, rounds=3, ends=True, methods=1, stand_in="digits", folder="smoke"),
-}  # fmt: skip
-
-
 class Options(NamedTuple):
     """What the commands have in common; None is the default of the table or figure."""
 
@@ -113,9 +69,13 @@ class Options(NamedTuple):
     seeds: tuple[int, ...] | None = None
     scale: str = "full"
     preset: str = "paper"
+    model: str | None = None  # these three: None is that of the data set, or of the scale
+    batch: int | None = None
+    learning_rate: float | None = None
     best: bool = False  # also the best accuracy of all test epochs, which published numbers are
     pack: int = 0
     data_dir: str | None = None
+    points: str | None = None  # "ends" or "all" of a sweep; None: as the scale has it
     map: str = "tsne"  # of Figure 3
 
     def all_seeds(self) -> tuple[int, ...]:
@@ -135,9 +95,13 @@ class Options(NamedTuple):
             return self.strategies
         return tuple(default)[: SCALES[self.scale].methods if sweep else None]
 
-    def points(self, sweep: Sequence[str]) -> tuple[str, ...]:
+    def points_of(self, sweep: Sequence[str]) -> tuple[str, ...]:
         """The points of a sweep, or its ends."""
-        return (sweep[0], sweep[-1]) if SCALES[self.scale].ends and len(sweep) > 1 else tuple(sweep)
+        ends = SCALES[self.scale].ends if self.points is None else self.points == "ends"
+        return (sweep[0], sweep[-1]) if ends and len(sweep) > 1 else tuple(sweep)
+
+
+WAY = ("model", "batch", "learning_rate")  # options that become a run's way
 
 
 def landing(dataset: str, n_start: str, n_query: str, n_end: str, most_rounds: int | None = None) -> Budget:
@@ -163,9 +127,7 @@ def _runs(options: Options, dataset: str, budget: Budget, strategies: Sequence[s
         **more  # type: ignore[arg-type]
     )
     return [
-        _trained(one._replace(strategy=name, seed=seed), SCALES[options.scale])
-        for name in strategies
-        for seed in options.all_seeds()
+        _trained(one._replace(strategy=name, seed=seed), options) for name in strategies for seed in options.all_seeds()
     ]
 
 
@@ -181,13 +143,17 @@ def of_pool(run: Run) -> bool:
     return epoch(100, 10_000) != epoch(100, 1_000_000)
 
 
-def _trained(run: Run, scale: Scale) -> Run:
-    """The run with its epochs, and with its trainer where the scale has options for that."""
+def _trained(run: Run, options: Options) -> Run:
+    """The run with its epochs and its way, and with its trainer where the scale has options for that."""
+    scale = SCALES[options.scale]
+    small = scale.small_of(run.dataset)
+    chosen = {name: value for name in WAY if (value := getattr(options, name)) is not None}
+    run = run._replace(way=tuple({**(small.way if small else {}), **chosen}.items()))
     if scale.passes is not None and of_pool(run):
         run = run._replace(epochs=scale.passes)
     else:
-        whole = data.TABLE[run.dataset].epochs
-        run = run._replace(epochs=scale.epochs if isinstance(scale.epochs, int) else int(whole * scale.epochs))
+        whole, epochs = data.TABLE[run.dataset].epochs, small.epochs if small else scale.epochs
+        run = run._replace(epochs=epochs if isinstance(epochs, int) else int(whole * epochs))
     fitted = scale.trainers.get(strategies.build(run.strategy).trainer)
     return run if run.trainer or fitted is None else run._replace(trainer=fitted(run))
 
@@ -216,7 +182,10 @@ def grid(options: Options, datasets: Sequence[str] = tuple(DATASETS), methods: S
     for dataset in options.all_datasets(datasets):
         info, pool = data.TABLE[dataset], SIZES[dataset].pool
         start, query, end = (count(text, pool, "n") for text in (info.n_start, info.n_query, info.n_end))
-        query *= scale.queries
+        if small := scale.small_of(dataset):
+            end = count(small.n_end, pool, "n_end")
+        else:
+            query *= scale.queries
         if scale.rounds is not None:
             end = min(end, start + (scale.rounds - 1) * query)
         names = dict.fromkeys(("random", *options.all_strategies(methods)))
@@ -264,7 +233,7 @@ def fig4(options: Options) -> list[Run]:
     runs = []
     for dataset in options.all_datasets(tuple(STARTS)):
         starts, query, end = STARTS.get(dataset, STARTS["cifar10"])
-        for start in options.points(starts):
+        for start in options.points_of(starts):
             budget = landing(dataset, start, query, end, SCALES[options.scale].rounds)
             runs += _runs(options, dataset, budget, options.all_strategies(("ssl_diff2aug_direct",)))
     return runs
@@ -278,7 +247,7 @@ def fig5(options: Options) -> list[Run]:
     runs = []
     for dataset in options.all_datasets(("cifar10",)):
         budget = landing(dataset, "10%", "5%", "20%")
-        for share in options.points(SHARES):
+        for share in options.points_of(SHARES):
             names = options.all_strategies(("ssl_random", "ssl_diff2aug_direct"))
             part = {} if share == "100%" else {"pool_share": share}
             runs += _runs(options, dataset, _within(budget, dataset, share), names, **part)
@@ -297,7 +266,7 @@ QUERIES = ("5%", "10%", "20%", "40%")  # Figures 6 and 8(b), from 10 % to 50 %; 
 def _query_sizes(options: Options, methods: Sequence[str]) -> list[Run]:
     runs = []
     for dataset in options.all_datasets(("cifar10",)):
-        for query in options.points(QUERIES):
+        for query in options.points_of(QUERIES):
             budget = landing(dataset, "10%", query, "50%", SCALES[options.scale].rounds)
             runs += _runs(options, dataset, budget, options.all_strategies(methods, sweep=True))
     return runs
@@ -316,7 +285,7 @@ def fig8a(options: Options) -> list[Run]:
     """Five supervised methods, queries of 5 % to 40 %, by the start."""
     runs = []
     for dataset in options.all_datasets(("cifar10",)):
-        for start in options.points(STARTS_8):
+        for start in options.points_of(STARTS_8):
             budget = landing(dataset, start, "5%", "40%", SCALES[options.scale].rounds)
             runs += _runs(options, dataset, budget, options.all_strategies(ROBUSTNESS, sweep=True))
     return runs

@@ -31,7 +31,7 @@ def resolved(run: Run) -> Settings:
     return settings.resolve(
         run.dataset, images, run.strategy, trainer=run.trainer, preset=run.preset, seeds=[run.seed],
         n_start=run.n_start, n_query=run.n_query, n_end=run.n_end, epochs=run.epochs, eval_every=run.eval_every,
-        pack=run.pack, fingerprint="not known",
+        pack=run.pack, fingerprint="not known", **dict(run.way),
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
         for run in runs
     )
     trainers = dict.fromkeys(f"{run.dataset} {run.trainer}" for run in runs if run.trainer)
+    trainers |= dict.fromkeys(f"{run.dataset} {_way(run)}" for run in runs if run.way)
     told = [
         f"scale {options.scale}; preset {options.preset}; seeds {', '.join(map(str, options.all_seeds()))}; "
         f"epochs {', '.join(epochs)}; {''.join(f'{one}; ' for one in trainers)}{accuracy_is(options)}.",
@@ -54,6 +55,11 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
         *_own_code(runs),
     ]
     return ["Scale smoke: does it work? The numbers mean nothing.", *told] if options.scale == "smoke" else told
+
+
+def _way(run: Run) -> str:
+    """What is not as preset and data set have it: "model lenet, batch 128"."""
+    return ", ".join(f"{name} {value}" for name, value in run.way)
 
 
 def _own_code(runs: Sequence[Run]) -> list[str]:

@@ -187,7 +187,7 @@ def train(group: Group, members: Sequence[Member], results: Path, data_dir: str 
         "trainer": run.trainer, "preset": run.preset, "seeds": list(members[0].seeds), "epochs": run.epochs,
         **run.budget._asdict(), "eval_every": eval_every, "precision": precision, "pack": pack,
         "save_weights": any(member.run.save_weights for member in members), "data_dir": data_dir,
-        "checkpoint_seconds": 60.0,
+        "checkpoint_seconds": 60.0, **dict(run.way),
     }  # fmt: skip
     if run.pool_share:
         options |= {"pool_share": run.pool_share, "pool_seed": run.seed}

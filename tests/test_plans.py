@@ -13,8 +13,9 @@ from experiments import options as flags
 from experiments import published
 from experiments.estimate import hours
 from experiments.estimate import told as in_words
-from experiments.plans import PLANS, SCALES, SIZES, Options, Run, landing, short_mixmatch
-from experiments.records import resolved
+from experiments.plans import PLANS, SIZES, Options, Run, landing
+from experiments.records import expected, resolved
+from experiments.scales import SCALES, short_mixmatch
 from jaxdal import data
 from jaxdal.budgets import Budget
 from jaxdal.strategies import build
@@ -206,6 +207,7 @@ def test_cpu_is_half_with_few_passes_over_the_unlabelled_images():
     assert {run.trainer for run in PLANS["fig6"](Options(scale="cpu", datasets=("cifar10",)))} == {
         "mixmatch(average=0.96, ramp_epochs=5)"
     }
+    assert {run.way for name in PLANS for run in PLANS[name](Options(scale="cpu"))} == {()}
     assert {run.dataset for name in PLANS for run in PLANS[name](Options(scale="cpu"))} == {"mnist"}
     assert [run.n_start for run in PLANS["fig4"](Options(scale="cpu", datasets=("mnist",)))] == [300, 6000]
 
@@ -214,11 +216,11 @@ def test_table_3_at_scale_cpu_is_what_was_measured():
     """RESULTS.md: another plan would not find the journals in experiments/results/mnist_cpu."""
     mixmatch = "mixmatch(average=0.99, ramp_epochs=16)"
     few = {"waal": None, **dict.fromkeys((name for name in published.SSAL if name != "waal"), mixmatch)}
-    expected = [Run("mnist", name, 0, 1200, 2400, 12000, 25) for name in published.SAL]
-    expected += [Run("mnist", name, 0, 1200, 2400, 12000, 4, trainer=trainer) for name, trainer in few.items()]
+    measured = [Run("mnist", name, 0, 1200, 2400, 12000, 25) for name in published.SAL]
+    measured += [Run("mnist", name, 0, 1200, 2400, 12000, 4, trainer=trainer) for name, trainer in few.items()]
     runs = PLANS["table3"](Options(scale="cpu"))
-    assert len(runs) == len(set(expected)) == 19
-    assert set(runs) == set(expected)
+    assert len(runs) == len(set(measured)) == 19
+    assert set(runs) == set(measured)
 
 
 def test_a_scale_has_options_for_trainers_whatever_their_names(monkeypatch):
@@ -228,6 +230,43 @@ def test_a_scale_has_options_for_trainers_whatever_their_names(monkeypatch):
     assert {name: trainer for name, trainer in trainers.items() if trainer} == {"waal": "waal(epochs=4)"}
     monkeypatch.setitem(SCALES, "cpu", short._replace(passes=None))
     assert {run.trainer for run in PLANS["table3"](Options(scale="cpu"))} == {None, "waal(epochs=25)"}
+
+
+@pytest.mark.parametrize(("dataset", "mirror", "budget"), [
+    ("gtsrb", False, (3920, 1960, 11762)), ("cifar10", True, (5000, 2500, 15000)),
+])  # fmt: skip
+def test_a_cpu_has_lenet_in_place_of_a_resnet(dataset, mirror, budget):
+    runs = PLANS["table3"](Options(scale="cpu", datasets=(dataset,)))
+    assert len(runs) == 19
+    assert {tuple(run.budget) for run in runs} == {budget}
+    assert {run.epochs for run in runs} == {4, 10}
+    for run in runs:
+        found = resolved(run)
+        told = (found.model, found.recipe.batch, found.recipe.learning_rate, found.crop, found.flip)
+        if run.strategy in published.SAL:  # the trainers of others have a batch and a rate of their own
+            assert told == ("lenet", 128, 0.03, 0, mirror)
+        assert (told[0], *told[3:]) == ("lenet", 0, mirror)
+
+
+def test_another_network_and_what_it_takes():
+    runs = PLANS["table3"](Options(datasets=("cifar10",), model="lenet", batch=64, seeds=(0,)))
+    assert {run.way for run in runs} == {(("model", "lenet"), ("batch", 64))}
+    assert {resolved(run).model for run in runs} == {"lenet"}
+    usual = PLANS["table3"](Options(datasets=("cifar10",), seeds=(0,)))
+    assert not {expected(run) for run in runs} & {expected(run) for run in usual}, "other journals"
+    of_scale = Options(datasets=("gtsrb",), scale="cpu", learning_rate=0.1, model="resnet18_thin")
+    assert dict(PLANS["table3"](of_scale)[0].way) == {
+        "model": "resnet18_thin", "batch": 128, "learning_rate": 0.1, "crop": 0, "mirror": False
+    }  # fmt: skip
+
+
+def test_points_of_a_sweep():
+    starts = [run.n_start for run in PLANS["fig4"](Options(scale="cpu", datasets=("mnist",), points="all"))]
+    assert starts == [300, 600, 1200, 2400, 3600, 4800, 6000]
+    assert [run.n_start for run in PLANS["fig4"](Options(datasets=("mnist",), points="ends", seeds=(0,)))] == [
+        300,
+        6000,
+    ]
 
 
 def test_options_choose():
