@@ -33,6 +33,8 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     add("--model", help="another network than the data set's: a name, of --plugins too (jaxdal.main --model)")
     add("--batch", type=int, help="labelled images of a step (default: the data set's)")
     add("--learning_rate", type=float, help="the first one (default: the data set's)")
+    add("--nomirror", dest="mirror", action="store_false", default=None, help="train on no image from left to right "
+        "(the preset paper does, digits and signs too)")  # fmt: skip
     add("--best", action="store_true", help="also the best accuracy of all test epochs, as published: slow")
     add("--pack", type=int, choices=(0, 1), default=0, help="1: runs alone, for honest seconds, below RESULTS/alone")
     add("--results", type=Path, help="where journals and reports are (default: runs/paper, half, cpu or smoke)")
@@ -99,7 +101,9 @@ def told(given: argparse.Namespace) -> list[str]:
         value = getattr(given, name)
         flags += [f"--{name}={','.join(map(str, value))}"] if value else []
     flags += [f"--{name}={getattr(given, name)}" for name in ("scale", "preset", "pack", "results")]
-    flags += [f"--{name}={value}" for name in (*WAY, "points") if (value := getattr(given, name)) is not None]
+    rest = {name: getattr(given, name) for name in (*WAY, "points")}
+    flags += ["--nomirror"] if rest.pop("mirror") is False else []
+    flags += [f"--{name}={value}" for name, value in rest.items() if value is not None]
     flags += ["--best"] if given.best else []
     return [*flags, *([f"--data_dir={given.data_dir}"] if given.data_dir else [])]
 

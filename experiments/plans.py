@@ -69,9 +69,10 @@ class Options(NamedTuple):
     seeds: tuple[int, ...] | None = None
     scale: str = "full"
     preset: str = "paper"
-    model: str | None = None  # these three: None is that of the data set, or of the scale
+    model: str | None = None  # these four: None is that of the data set, of the preset or of the scale
     batch: int | None = None
     learning_rate: float | None = None
+    mirror: bool | None = None
     best: bool = False  # also the best accuracy of all test epochs, which published numbers are
     pack: int = 0
     data_dir: str | None = None
@@ -101,7 +102,7 @@ class Options(NamedTuple):
         return (sweep[0], sweep[-1]) if ends and len(sweep) > 1 else tuple(sweep)
 
 
-WAY = ("model", "batch", "learning_rate")  # options that become a run's way
+WAY = ("model", "batch", "learning_rate", "mirror")  # options that become a run's way
 
 
 def landing(dataset: str, n_start: str, n_query: str, n_end: str, most_rounds: int | None = None) -> Budget:

@@ -254,6 +254,8 @@ def test_another_network_and_what_it_takes():
     assert {resolved(run).model for run in runs} == {"lenet"}
     usual = PLANS["table3"](Options(datasets=("cifar10",), seeds=(0,)))
     assert not {expected(run) for run in runs} & {expected(run) for run in usual}, "other journals"
+    (random, *_) = PLANS["table5"](Options(datasets=("mnist",), mirror=False))
+    assert not resolved(random).flip
     of_scale = Options(datasets=("gtsrb",), scale="cpu", learning_rate=0.1, model="resnet18_thin")
     assert dict(PLANS["table3"](of_scale)[0].way) == {
         "model": "resnet18_thin", "batch": 128, "learning_rate": 0.1, "crop": 0, "mirror": False
@@ -354,8 +356,13 @@ def test_flags():
     some = flags.parse(parser, ["--strategies=waal,ssl_*,ssl_random,vaal(widths=[3])"])
     ssl = ["ssl_random", "ssl_consistency", "ssl_diff2aug_direct", "ssl_diff2aug_kmeans"]
     assert sorted(some.strategies) == sorted(["waal", *ssl, "vaal(widths=[3])"])
-    again = flags.parse(parser, flags.told(given))
-    assert flags.options(again) == flags.options(given)
+    trained = ["--points=all", "--model=lenet", "--batch=64", "--learning_rate=0.03", "--nomirror"]
+    assert flags.options(flags.parse(parser, trained)) == Options(
+        points="all", model="lenet", batch=64, learning_rate=0.03, mirror=False
+    )
+    for each in (given, flags.parse(parser, trained)):
+        again = flags.parse(parser, flags.told(each))
+        assert flags.options(again) == flags.options(each)
     for wrong in ("--datasets=mnits", "--strategies=bagde", "--scale=big", "--seeds=a", "--seeds=4-0", "--map=pca"):
         with pytest.raises(SystemExit):
             parser.parse_args([wrong])
