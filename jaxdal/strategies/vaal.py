@@ -247,7 +247,7 @@ def vaal(
         D: min - log D(mean_L) - log (1 - D(mean_U)).
 
     iterations: None: 20 passes over the pool, at least 100, at most 3,000. The authors make 100 passes, the comparison
-        as many iterations as its network takes training steps: on CIFAR-10 3,000 at the start, 20,500 at the end.
+        as many iterations as its network takes training steps: on CIFAR-10 3,000 at the start, 20,550 at the end.
         By arithmetic an iteration of the convolutional form on 32x32 images is 1.7 TFLOP: for accelerators, the more
         so since XLA:CPU is slow at convolutions in loops (jax-ml/jax#12868). One of the linear form on 28x28x1 images
         took 0.07 seconds of CPU time on a busy machine.
@@ -264,8 +264,8 @@ def vaal(
     - the query uses running statistics, there those of its batches: the batch size of scoring changes nothing;
     - batches are drawn with replacement; a kind without images is drawn from the whole pool;
     - linear form (from the comparison's code): no sigmoid at the end of the decoder, which normalised images do not fit
-      in; narrower layers for less than 28x28 pixels; D has 64-64 hidden units and not 5, which stay near where they
-      begin in as many steps;
+      in; narrower layers for less than 256 pixels; D has 64-64 hidden units and not 5, which stay near where they begin
+      in as many steps;
     - sides that the strides do not divide are padded with the mean; the reconstruction is cut to the image.
     """
     options = checked(
