@@ -1,6 +1,7 @@
 """The code in documents does what they say."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdal import data, models, report, settings, trainers
+from jaxdal import data, models, report, settings, strategies, trainers
+from jaxdal.errors import InputError
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -38,3 +40,71 @@ def test_a_strategy_a_network_and_a_trainer_of_ones_own(tmp_path: Path, monkeypa
     picks, _ = space["calm_centres"](candidates=3).select(None, known, 287, jnp.zeros(rules.pool), probs, features)
     assert len(set(picks.tolist())) == 287
     assert (known[np.asarray(picks)] < 0).all(), "also where all are alike"
+
+
+# What each method is.
+
+METHODS = (DOCS / "methods.md").read_text()
+LIBRARIES = {
+    "scikit-activeml": "skactiveml", "scikit-learn": "sklearn", "scipy": "scipy", "PyTorch": "torch", "Pillow": "PIL",
+}  # fmt: skip
+
+
+def entries(text: str) -> list[tuple[str, str]]:
+    """Headings that are names, with what is said below them, up to the next heading."""
+    return re.findall(r"^### `(\w+)`.*?\n\n(.*?)(?=^##|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+
+
+STRATEGY_ENTRIES, TRAINER_ENTRIES = map(entries, METHODS.split("\n## Trainers\n"))
+
+
+def test_every_strategy_and_every_trainer_has_an_entry():
+    assert sorted(name for name, _ in STRATEGY_ENTRIES) == sorted(strategies.STRATEGIES)
+    assert sorted(name for name, _ in TRAINER_ENTRIES) == sorted(trainers.TRAINERS)
+
+
+@pytest.mark.parametrize(("name", "said"), STRATEGY_ENTRIES + TRAINER_ENTRIES)
+def test_an_entry_names_what_there_is(name, said):
+    """Its tests, the libraries that these import, and words with which each of its lines begins."""
+    lines = re.split(r"^- ", said, flags=re.MULTILINE)[1:]
+    begins = [re.match(r"\*\*(Buys|Minimises|Checked by|The comparison|Measured)", line)[1] for line in lines]
+    assert begins[1:3] == ["Checked by", "The comparison"]
+    assert begins[3:] in ([], ["Measured"])
+    files = [DOCS.parent / path for path in re.findall(r"`(tests/[\w/]+\.py)`", lines[1])]
+    assert files
+    imports = [line for path in files for line in path.read_text().splitlines() if "import" in line]
+    for library, module in LIBRARIES.items():
+        if library in lines[1]:
+            assert any(re.search(rf"\b{module}\b", line) for line in imports), library
+
+
+def test_options_can_be_given():
+    """Those of an entry are its own; the calls at the end are of a strategy or of a trainer."""
+    for build, parts in ((strategies.build, STRATEGY_ENTRIES), (trainers.build, TRAINER_ENTRIES)):
+        for name, said in parts:
+            for options in re.findall(r"`(\w+=[^`]+)`", said):
+                build(f"{name}({options})")
+    calls = re.findall(r"`(\w+\([^`]*\))`", METHODS.split("\n## To get the comparison's rule\n")[1])
+    assert len(calls) == 17
+    for call in calls:
+        assert can_be_built(call, strategies.build) or can_be_built(call, trainers.build), call
+
+
+def can_be_built(call: str, build: Callable[[str], object]) -> bool:
+    try:
+        build(call)
+    except InputError:
+        return False
+    return True
+
+
+def test_files_and_sections_are_there():
+    paths = re.findall(r"`(tests/[\w/]+\.py)`", METHODS)
+    assert len(set(paths)) > 30
+    for path in paths:
+        assert (DOCS.parent / path).is_file(), path
+    headings = re.findall(r"^#+ (.*)", (DOCS.parent / "RESULTS.md").read_text(), flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"RESULTS\.md#([\w-]+)\)", METHODS)
+    assert len(links) == 5
+    assert set(links) <= anchors
