@@ -1,7 +1,8 @@
 """Every number of arXiv 2212.03088 that ours are put beside, and what its text says where it gives no number.
 
-Read off the tables and the text of the paper; curves and bars that are only drawn have no numbers here. Known
-contradictions of the paper with itself are in README.md of this folder.
+Read off the tables and the text of the paper; curves and bars that are only drawn have no numbers here, but FIG8_RAW,
+from files of the authors, whose place stands there. Known contradictions of the paper with itself are in README.md of
+this folder.
 """
 
 DATASETS = {  # data set -> the paper's name
@@ -115,8 +116,9 @@ SAYS = {
     "fig7": "The semi-supervised methods are above the supervised ones on every data set (A.2).",
     "fig8": "(a) The start budget changes little. (b) Accuracy falls with larger queries (A.3).",
 }
-# Raw runs of the paper's authors for Figure 8(a), CIFAR-10, accuracy in % at 40 % labels, five seeds.
-# (strategy, start in %) -> accuracies
+# Raw runs of the paper's authors for Figure 8(a), CIFAR-10, accuracy in % at 40 % labels, seeds 1 to 5. From their
+# repository github.com/cure-lab/deep-active-learning at 0c86c96, where each is the last line of its seed in
+# save/LeastConfidence_rob/result_s2.csv and save/BALDDropout_rob/result_s1.csv. (strategy, start in %) -> accuracies
 FIG8_RAW = {
     ("least_confidence", 2): (90.39, 91.10, 90.53, 90.82, 90.01),
     ("bald", 1): (89.85, 90.00, 89.71, 89.87, 89.79),
