@@ -1,10 +1,10 @@
 """What a reader of a comparison must know: of which seeds its numbers are, and what so few can tell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from jaxdal import significance
+from jaxdal import metrics, significance
 from jaxdal.comparison import Experiment
 from jaxdal.significance import ALPHA
 
@@ -59,12 +59,33 @@ def _power(pairs: Sequence[int]) -> list[str]:
 
 def of_seeds(experiment: Experiment) -> list[str]:
     """Which seeds each method has finished, if that is not the same for all that have finished any."""
+    told = _unlike({method: experiment.finished(method) for method in experiment.methods})
+    return [f"Finished seeds are not the same. {told}."] if told else []
+
+
+def of_cost(experiment: Experiment, together: bool) -> list[str]:
+    """Which seeds the seconds of each method are of, likewise: of runs that were alone, or trained together."""
+    told = _unlike({method: _counted(experiment, method, together)["seed"].unique() for method in experiment.methods})
+    kind = "were trained together" if together else "were alone"
+    those = f"Runs that {kind} are not of the same seeds. {told}. Ratios are of means over these, not of pairs."
+    return [those] if told else []
+
+
+def _counted(experiment: Experiment, method: str, together: bool) -> pd.DataFrame:
+    """The rounds that seconds of a method are taken from."""
+    rounds = experiment.rounds[experiment.rounds["method"] == method]
+    rounds = rounds[rounds["seed"].isin(experiment.finished(method))]
+    return rounds[rounds["seed"].isin(metrics.cost(rounds, together).index)]
+
+
+def _unlike(numbers: Mapping[str, Sequence[int]]) -> str:
+    """Methods by their numbers, as in "random, badge: 0, 1; margin: 0"; nothing if all that have any have the same."""
     methods: dict[tuple[int, ...], list[str]] = {}
-    for method in experiment.methods:
-        if seeds := experiment.finished(method):
-            methods.setdefault(tuple(seeds), []).append(method)
-    told = [f"{', '.join(names)}: {', '.join(map(str, seeds))}" for seeds, names in methods.items()]
-    return [f"Finished seeds are not the same. {'; '.join(told)}."] if len(told) > 1 else []
+    for method, own in numbers.items():
+        if len(own):
+            methods.setdefault(tuple(sorted(map(int, own))), []).append(method)
+    told = [f"{', '.join(names)}: {', '.join(map(str, own))}" for own, names in methods.items()]
+    return "; ".join(told) if len(told) > 1 else ""
 
 
 def paired(row: pd.Series) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from jaxdal import metrics, significance
-from jaxdal.caveats import caveats, of_seeds, paired
+from jaxdal.caveats import caveats, of_cost, of_seeds, paired
 from jaxdal.comparison import COMPLETE, Experiment
 from jaxdal.significance import ALPHA, Ranks
 
@@ -228,8 +228,7 @@ def cost_table(verdict: Verdict) -> Table:
     ]
     if not table["n"].sum():
         notes.append("No finished run was trained alone, so there is no Cost: that needs --pack=1 on one device.")
-    if any(table.loc[table[f"{kind}ratio"].notna(), f"{kind}n"].nunique() > 1 for kind in ("", "shared_")):
-        notes.append("Where n differs, “× random” divides means over different seeds; it is not of pairs.")
+    notes += [*of_cost(experiment, False), *of_cost(experiment, True)]
     return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])
 
 

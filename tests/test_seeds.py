@@ -34,7 +34,8 @@ def test_five_and_three_seeds_beside_each_other(tmp_path: Path) -> None:
     assert "Without a rank, since a seed is missing: margin." in notes
     told = "Finished seeds are not the same. random, badge: 0, 1, 2, 3, 4; margin: 0, 1, 2."
     assert told in verdicts.accuracy_table(verdict.experiment).notes
-    assert any("divides means over different seeds" in note for note in verdicts.cost_table(verdict).notes)
+    told_alone = "Runs that were alone are not of the same seeds. random, badge: 0, 1, 2, 3, 4; margin: 0, 1, 2. Ratios"
+    assert any(note.startswith(told_alone) for note in verdicts.cost_table(verdict).notes)
     assert f"{told} Of fewer seeds in common, less is significant." in page.render(read([tmp_path]), [verdict], "x")
 
 
@@ -58,11 +59,29 @@ def test_different_seeds_and_no_random_sampling(tmp_path: Path) -> None:
     assert told.startswith("Methods have finished different seeds: final accuracy, balanced and AUBC are of all of a ")
 
 
+def test_seconds_of_as_many_but_different_seeds_do_not_pair(tmp_path: Path) -> None:
+    """Both methods have finished both seeds, but others of them were alone."""
+    for name, alone in (("random", 0), ("badge", 1)):
+        for seed in (0, 1):
+            curves, lines = {seed: FIVE[seed]}, {"runs_at_once": 1 if seed == alone else 2}
+            write(tmp_path / f"{name} {seed}", curves, strategy=name, lines=lines)
+    (verdict,) = judged(tmp_path)
+    notes = verdicts.cost_table(verdict).notes
+    for told in (
+        "Runs that were alone are not of the same seeds. random: 0; badge: 1. Ratios are of means over these, not of "
+        "pairs.",
+        "Runs that were trained together are not of the same seeds. random: 1; badge: 0. Ratios are of means over "
+        "these, not of pairs.",
+    ):
+        assert told in notes
+
+
 def test_equal_seeds_need_no_words(tmp_path: Path) -> None:
     for name, curves in (("random", FIVE), ("badge", ABOVE)):
         write(tmp_path / name, curves, strategy=name)
     (verdict,) = judged(tmp_path)
     told = [*verdicts.verdict_table(verdict).notes, *verdicts.accuracy_table(verdict.experiment).notes]
+    assert not any("same seeds" in note for note in verdicts.cost_table(verdict).notes)
     assert not any("different seeds" in note or "Finished seeds" in note or "rank" in note for note in told)
     assert any("A paired t-test with n = 5 finds an effect of 1.68 standard deviations in 80 %" in one for one in told)
 
