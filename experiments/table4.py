@@ -53,7 +53,8 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         "Seconds of selection and training per round, mean over rounds, seeds and methods (of so many), divided by "
         "random sampling's; without compilation and evaluation; in the last brackets: published.",
         "Alone: runs with --pack=1, the only ones that are Cost in the sense of equation 2. Together: runs that were "
-        "trained as one program, whose seconds are shared evenly: selection shows, a method's own training hardly.",
+        "trained as one program, whose seconds are shared evenly: selection shows, a method's own training hardly, and "
+        "how many runs there were at once does. These are not to be compared with what was published.",
         "Absolute seconds are in the CSV file.",
         *(f"{_name(one.dataset)}, {way}: {told}" for way, one in found for told in _caveats(one.experiment, way)),
     ]
@@ -77,11 +78,16 @@ def _caveats(experiment: Experiment | None, way: str) -> list[str]:
     """What a reader of the ratios must know."""
     if experiment is None:
         return []
-    table, told = verdicts.costs(experiment), verdicts.other_devices(experiment)
-    told += [f"{one} Ratios are of means over these, not of pairs." for one in caveats.of_seeds(experiment)]
-    undivided = table.index[(table["shared_n"] == 0) & (table["n"] > 0)]
-    if way == "together" and len(undivided) and table["shared_n"].any():
-        told.append(f"no other run was trained with those of {', '.join(undivided)}: their seconds are undivided.")
+    table, together = verdicts.costs(experiment), way == "together"
+    seeds = [f"{one} Ratios are of means over these, not of pairs." for one in caveats.of_seeds(experiment)]
+    told = [*verdicts.other_devices(experiment), *(caveats.of_cost(experiment, together) or seeds)]
+    if together and table["shared_n"].any():
+        told += caveats.of_packs(experiment)
+        alone = table[table["n"] > 0]
+        if names := ", ".join(alone.index[alone["shared_n"] == 0]):
+            told.append(f"no other run was trained with those of {names}: their seconds are undivided.")
+        if names := ", ".join(alone.index[alone["shared_n"] > 0]):
+            told.append(f"runs of {names} that were alone are left out.")
     return told
 
 

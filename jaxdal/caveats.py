@@ -71,6 +71,13 @@ def of_cost(experiment: Experiment, together: bool) -> list[str]:
     return [those] if told else []
 
 
+def of_packs(experiment: Experiment) -> list[str]:
+    """How many runs were trained at once with those of each method, likewise; of runs that were trained together."""
+    told = _unlike({name: _counted(experiment, name, True)["runs_at_once"].unique() for name in experiment.methods})
+    those = "Not as many runs were trained together with those of each method. Runs at once: "
+    return [f"{those}{told}. An even share depends on that, and so do ratios of shares."] if told else []
+
+
 def _counted(experiment: Experiment, method: str, together: bool) -> pd.DataFrame:
     """The rounds that seconds of a method are taken from."""
     rounds = experiment.rounds[experiment.rounds["method"] == method]

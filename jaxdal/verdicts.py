@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from jaxdal import metrics, significance
-from jaxdal.caveats import caveats, of_cost, of_seeds, paired
+from jaxdal.caveats import caveats, of_cost, of_packs, of_seeds, paired
 from jaxdal.comparison import COMPLETE, Experiment
 from jaxdal.significance import ALPHA, Ranks
 
@@ -228,7 +228,7 @@ def cost_table(verdict: Verdict) -> Table:
     ]
     if not table["n"].sum():
         notes.append("No finished run was trained alone, so there is no Cost: that needs --pack=1 on one device.")
-    notes += [*of_cost(experiment, False), *of_cost(experiment, True)]
+    notes += [*of_cost(experiment, False), *of_cost(experiment, True), *of_packs(experiment)]
     return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])
 
 

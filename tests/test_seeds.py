@@ -144,6 +144,20 @@ def test_table_4_says_that_seconds_do_not_pair(tmp_path: Path) -> None:
     assert "margin: 0, 1, 2. Ratios are of means over these, not of pairs." in text
 
 
+def test_table_4_says_of_which_packs_shared_seconds_are(tmp_path: Path) -> None:
+    """A half of two runs' seconds and an eighth of eight runs' differ without any doing of the method."""
+    methods = {"random": {0: 2, 1: 2}, "badge": {0: 8, 1: 8}, "margin": {0: 2, 1: 1}}
+    for run in PLANS["table3"](Options(("digits",), tuple(methods), (0, 1))):
+        curve, lines = [0.5] * run.budget.rounds, {"runs_at_once": methods[run.strategy][run.seed]}
+        publish(tmp_path / f"{run.strategy} {run.seed}", run, {run.seed: curve}, lines=lines)
+    flags = ["--datasets=digits", "--seeds=0,1", f"--strategies={','.join(methods)}", f"--results={tmp_path}"]
+    assert command.main("table4", "", table4.render, [*flags, "--norun"]) == 0
+    text = (tmp_path / "reports" / "table4.md").read_text()
+    assert "Runs at once: random, margin: 2; badge: 8. An even share depends on that, and so do ratios" in text
+    assert "- digits, together: runs of margin that were alone are left out." in text
+    assert "trained together are not of the same seeds. random, badge: 0, 1; margin: 0. Ratios" in text
+
+
 def test_figure_2_counts_the_network_of_a_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of seed 1 only one of two strategies has run; and its picks were never measured."""
     accuracies = {("ssl_random", 0): 0.5, ("ssl_consistency", 0): 0.5, ("ssl_random", 1): 0.8}
