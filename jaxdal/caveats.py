@@ -28,7 +28,7 @@ def caveats(experiment: Experiment, table: pd.DataFrame, left_out: Sequence[str]
             "Seeds that did not finish are in no number: a method that fails on hard seeds looks better for it."
         )
     if of_seeds(experiment):
-        paired_ones = "API, tests and labels saved are of those that random sampling has finished too, "
+        paired_ones = "API, tests, labels saved and ranks are of those that random sampling has finished too, "
         told.append(
             f"Methods have finished different seeds: {paired_ones if experiment.baseline else ''}"
             "final accuracy, balanced and AUBC are of all of a method's own, so that these do not pair."

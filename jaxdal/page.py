@@ -69,7 +69,8 @@ def _together(judged: Sequence[Verdict]) -> str:
     """What several experiments say of methods that they share."""
     overview = verdicts.overview(judged)
     ranks = significance.ranks(verdicts.scores([one.experiment for one in judged]))
-    return f"<h2>{_text(overview.title)}</h2>{_table(overview)}<h3>Ranks over all</h3>{_ranks(ranks)}"
+    told = _ranks(ranks, "an experiment or a seed")
+    return f"<h2>{_text(overview.title)}</h2>{_table(overview)}<h3>Ranks over all</h3>{told}"
 
 
 def _experiment(verdict: Verdict) -> str:
@@ -191,8 +192,8 @@ def _shade(share: float) -> str:
     return f'<td style="background: {back}; color: {ink}">{share:.2f}</td>'.replace("0.00<", "0<")
 
 
-def _ranks(ranks: Ranks) -> str:
-    left = f" Left out, since a seed is missing: {', '.join(ranks.left_out)}." if ranks.left_out else ""
+def _ranks(ranks: Ranks, lacking: str = "a seed") -> str:
+    left = f" Left out, since {lacking} is missing: {', '.join(ranks.left_out)}." if ranks.left_out else ""
     if len(ranks.ranks) < 2:
         return f"<p>n/a: it needs two methods that finished the same seeds.{_text(left)}</p>"
     if ranks.critical_difference is None:

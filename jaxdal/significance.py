@@ -109,7 +109,7 @@ def ranks(scores: pd.DataFrame) -> Ranks:
     Methods that lack a block are left out, and said to be. Friedman's test and Nemenyi's critical difference are those
     of Demsar 2006, whose blocks are independent data sets; seeds of one data set tell of that data set only.
     """
-    left_out = [str(name) for name in scores if scores[name].isna().any()]
+    left_out = [str(name) for name in scores if scores[name].isna().any() or not len(scores)]
     scores = scores.drop(columns=left_out)
     blocks, methods = scores.shape
     if not blocks or methods < 2:

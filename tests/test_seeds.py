@@ -49,6 +49,25 @@ def test_more_seeds_of_a_method_than_of_random_sampling(tmp_path: Path) -> None:
     assert {row[0]: row[1] for row in shown.rows} == {"badge": "5/5, 3 paired", "margin": "1/5", "random": "3/5"}
     assert "n = 1 to 3 paired seeds. A paired t-test with n = 3 finds an effect of 3.26" in " ".join(shown.notes)
     assert "n = 5, 3 paired<" in page.render(read([tmp_path]), [verdict], "x")
+    told = "API, tests, labels saved and ranks are of those that random sampling has finished too, final accuracy"
+    assert told in " ".join(shown.notes)
+    assert verdict.ranks.blocks == 3
+
+
+def test_who_has_no_rank_is_named(tmp_path: Path) -> None:
+    """Margin lacks an experiment, badge a seed of the second one; and in the third, random sampling lacks all."""
+    for name, curves, epochs in (
+        ("random", FIVE, 5), ("badge", ABOVE, 5), ("margin", FIVE, 5), ("random", FIVE, 6), ("badge", THREE, 6),
+        ("random", {0: FIVE[0][:2]}, 7), ("badge", {0: FIVE[0]}, 7),
+    ):  # fmt: skip
+        write(tmp_path / f"{name} {epochs}", curves, strategy=name, epochs=epochs)
+    found = judged(tmp_path)
+    text = page.render(read([tmp_path]), found, "x")
+    assert "Left out, since an experiment or a seed is missing: badge, margin." in text
+    notes = [" ".join(verdicts.verdict_table(one).notes) for one in found]
+    assert sorted(one.partition("Without a rank, since a seed is missing: ")[2] for one in notes) == [
+        "", "badge.", "random, badge."
+    ]  # fmt: skip
 
 
 def test_different_seeds_and_no_random_sampling(tmp_path: Path) -> None:
