@@ -48,23 +48,26 @@ def look(root: Path) -> Shelf:
         raise InputError(f"{root} {'is a file' if root.exists() else 'does not exist'}: give a folder of images")
     entries, below = _names(root)
     test, *others = [name for name in folder.TEST_FOLDERS if folder.holds_folders(root / name)] or [""]
-    if others:
-        told = f"left out: {', '.join(others)} (test images are those of {test})"
-        print(f"{root}: {told}", file=sys.stderr, flush=True)
     classes = [name for name in below if name not in (NEXT, test, *others)]
     if len(classes) < 2:
         there = f"there is {classes[0]} alone" if classes else "there is none"
         raise InputError(f"make a folder in {root} for each class, at least two, empty or not: {there}")
-    loose = [Source(name, f"{root}/{name}", -1) for name in entries if name not in below and folder.is_image(name)]
-    waiting = _below(root, NEXT, -1)
+    files = [name for name in entries if name not in below]
+    loose = [Source(name, f"{root}/{name}", -1) for name in files if folder.is_image(name)]
+    seen = folder.Seen([], [name for name in files if not folder.is_image(name) and name != GUESSES], [], [])
+    waiting = _below(root, NEXT, -1, seen)
     if twice := {f"{NEXT}/{one.name}" for one in loose} & {one.name for one in waiting}:
         raise InputError(f"{root / min(twice)} and {root / Path(min(twice)).name} have one name: rename one of them")
+    files, folders = _names(root / test) if test else ([], [])
+    if strange := sorted({*folders} - {*classes}):
+        raise InputError(f"{root / test} holds classes that {root} lacks: {', '.join(strange)}")
+    seen.loose.extend(f"{test}/{name}" for name in files if folder.is_image(name) and name not in folders)
+    tests = _of_classes(root, f"{test}/", classes, seen) if test else []
+    labelled = _of_classes(root, "", classes, seen)
+    folder.tell(str(root), seen, others, test)
     if not loose and not waiting:
         raise InputError(f"nothing is left to label: no image is in {root} itself")
-    if strange := sorted({*_names(root / test)[1]} - {*classes}) if test else []:
-        raise InputError(f"{root / test} holds classes that {root} lacks: {', '.join(strange)}")
-    tests = _of_classes(root, f"{test}/", classes) if test else []
-    pool = sorted([*loose, *waiting, *_of_classes(root, "", classes)], key=lambda one: (Path(one.name).name, one.name))
+    pool = sorted([*loose, *waiting, *labelled], key=lambda one: (Path(one.name).name, one.name))
     return Shelf(pool, tests, tuple(classes))
 
 
@@ -74,14 +77,14 @@ def _names(root: Path) -> tuple[list[str], list[str]]:
     return entries, [name for name in entries if (root / name).is_dir()]
 
 
-def _of_classes(root: Path, prefix: str, classes: Sequence[str]) -> list[Source]:
+def _of_classes(root: Path, prefix: str, classes: Sequence[str], seen: folder.Seen) -> list[Source]:
     """The images of classes whose folders have a prefix before their name."""
-    return [one for label, name in enumerate(classes) for one in _below(root, prefix + name, label)]
+    return [one for label, name in enumerate(classes) for one in _below(root, prefix + name, label, seen)]
 
 
-def _below(root: Path, name: str, label: int) -> list[Source]:
-    """All images below a folder, which need not be there."""
-    found = folder.images_below(f"{root}/{name}", f"{name}/", []) if (root / name).is_dir() else ()
+def _below(root: Path, name: str, label: int, seen: folder.Seen) -> list[Source]:
+    """All images below a folder, which need not be there; names of other files are appended."""
+    found = folder.images_below(f"{root}/{name}", f"{name}/", seen.others) if (root / name).is_dir() else ()
     return [Source(file, f"{root}/{file}", label) for file, _ in found]
 
 

@@ -76,6 +76,44 @@ def test_what_is_no_image_is_left_out_and_folders_may_be_deep(
     assert data.fingerprint(got) != plain  # the order of the pool is that of the names
 
 
+def test_no_image_is_left_out_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tree(tmp_path / "own")
+    for place, name in enumerate(
+        ["0.png", "train/1.png", "test/2.png", "owl/3.png", "train/a/deep/4.png", "val/5.png"]
+    ):
+        save(root / name, picture(50 + place))
+    got = load(root)
+    assert got.class_names == ("C", "a", "b")
+    assert got.files[6] == "train/a/deep/4.png"
+    title = f"folder:{root}: "
+    assert capsys.readouterr().err.splitlines()[:4] == [
+        f"{title}left out, for they are in no folder of a class (3): train/1.png, test/2.png, 0.png",
+        f"{title}images in folders within that of a class are of that class (1): train/a/deep",
+        f"{title}left out: val (test images are those of test)",
+        f"{title}left out: owl (training images are those of train)",
+    ]
+
+
+def test_classes_beside_a_test_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `python -m jaxdal.label` has it; `test` was a class, trained on its images."""
+    plain, root = load(tree(tmp_path / "a")), tree(tmp_path / "b")
+    for name in "Cab":
+        (root / "train" / name).rename(root / name)
+    (root / "train").rmdir()
+    shutil.copytree(root / "test", root / "val")
+    save(root / "left.png", picture(50))
+    capsys.readouterr()
+    got = load(root)
+    assert data.fingerprint(got) == data.fingerprint(plain)
+    assert got.files[0] == "C/0.png"
+    told = capsys.readouterr().err
+    assert "left out, for they are in no folder of a class (1): left.png\n" in told
+    assert "left out: val (test images are those of test)\n" in told
+    shutil.rmtree(root / "a")
+    with pytest.raises(InputError, match=r"b/test holds classes that .*/b lacks: a$"):
+        load(root)
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for label, name in enumerate(("car", "train")):
         for number in range(5):

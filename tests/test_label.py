@@ -159,6 +159,18 @@ def test_a_validation_set_beside_a_test_set_is_no_class(tmp_path: Path, capsys: 
     assert capsys.readouterr().err == f"{tmp_path}: left out: val (test images are those of test)\n"
 
 
+def test_what_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(["cat/1.png", "dog/2.png", "3.png", "test/cat/4.png", "test/5.png"]):
+        save(tmp_path / name, picture(number))
+    for name in ("6.heic", "dog/7.tiff", label.GUESSES):
+        (tmp_path / name).write_text("x")
+    shelf = label.look(tmp_path)
+    assert (len(shelf.pool), len(shelf.tests)) == (3, 1)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith(".webp (2): 6.heic, dog/7.tiff")
+    assert told[1:] == [f"{tmp_path}: left out, for they are in no folder of a class (1): test/5.png"]
+
+
 def test_a_class_called_none_has_no_test_images(tmp_path: Path) -> None:
     for number, name in enumerate(["None/cat/1.png", "cat/2.png", "3.png"]):
         save(tmp_path / name, picture(number))

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxdal.data import cache
 from jaxdal.data.cache import Options, Sources
@@ -17,12 +18,22 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 PARTS = ("train", "training", "testing", *TEST_FOLDERS)  # in any case: no names of classes, if there are no others
 
 
+class Seen(NamedTuple):
+    """What is found on the way, to be appended to."""
+
+    stamps: list[str]  # of all images of classes
+    others: list[str]  # files that are no images
+    loose: list[str]  # images in no folder of a class
+    within: list[str]  # folders of images within those of classes
+
+
 def load(path: str, options: Options) -> Dataset:
     """A tree of PNG, JPEG, PPM and WebP files.
 
-    Either PATH/train/CLASS/... and PATH/test/CLASS/... (or val, valid, validation), or PATH/CLASS/..., of which a part
-    of each class is set aside for testing. Classes are sorted by name, and images by class and name below it: that is
-    the order of the pool. Names that begin with a dot are ignored, files with other endings named and left out.
+    Either PATH/train/CLASS/... or PATH/CLASS/..., and for testing PATH/test/CLASS/... (or val, valid, validation) or a
+    part of each class, which is set aside. Folders within that of a class do not count. Classes are sorted by name, and
+    images by class and name below it: that is the order of the pool. Names that begin with a dot are ignored; files
+    with other endings, and images and folders that lie elsewhere, are named and left out.
 
     Raises:
         InputError: the tree is not as described, or an image is broken.
@@ -31,12 +42,13 @@ def load(path: str, options: Options) -> Dataset:
     if not root.is_dir():
         told = "is a file; folder:PATH names an unpacked folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {told}")
-    stamps: list[str] = []
-    others: list[str] = []
+    seen = Seen([], [], [], [])
     try:
-        train_folder, test_folder = _parts(root)
-        train = _classes(root, train_folder, stamps, others)
-        test = _classes(root, test_folder, stamps, others) if test_folder else {}
+        train_folder, *tests = _parts(root)
+        test_folder = tests[0] if tests else ""
+        train = _classes(root, train_folder, seen, () if train_folder else tests)
+        test = _classes(root, test_folder, seen) if test_folder else {}
+        beside = _beside(root, train_folder, seen) if train_folder else tests
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     if train and all(name.lower() in PARTS for name in train):
@@ -51,14 +63,7 @@ def load(path: str, options: Options) -> Dataset:
     unknown = [name for name in test if name not in train]
     if unknown:
         raise InputError(f"{root / test_folder} holds classes that {root / train_folder} lacks: {_listed(unknown)}")
-    if others:
-        told = f"left out, for they are not {' '.join(SUFFIXES)} ({len(others):,}): {_listed(others)}"
-        print(f"folder:{path}: {told}", file=sys.stderr, flush=True)
-    if beside := [name for name in TEST_FOLDERS if train_folder and name != test_folder and (root / name).is_dir()]:
-        why = (
-            f"test images are those of {test_folder}" if test_folder else "no folder per class; a share of train tests"
-        )
-        print(f"folder:{path}: left out: {', '.join(beside)} ({why})", file=sys.stderr, flush=True)
+    tell(f"folder:{path}", seen, [name for name in beside if name != test_folder], test_folder)
     labels = {name: label for label, name in enumerate(train)}
 
     def sources() -> Sources:
@@ -66,17 +71,38 @@ def load(path: str, options: Options) -> Dataset:
         first, held_out = (given, _sources(root, test, labels)) if test_folder else hold_out(given, options.test_share)
         return Sources(first, held_out, tuple(train))
 
-    return cache.dataset(f"folder:{path}", stamps, options, sources)
+    return cache.dataset(f"folder:{path}", seen.stamps, options, sources)
 
 
-def _parts(root: Path) -> tuple[str, str]:
-    """The folders of training and test set below `root`; "" for the second where none is set apart.
+def _parts(root: Path) -> list[str]:
+    """The folder of the training set below `root`, "" for `root` itself, then those that may be of the test set.
 
-    A class may be called "train": it holds nothing but images, where a training set holds folders.
+    A class may be called "train" or "test": it holds nothing but images, where these hold folders.
     """
-    if not holds_folders(root / "train"):
-        return "", ""
-    return "train", next((name for name in TEST_FOLDERS if holds_folders(root / name)), "")
+    tests = [name for name in TEST_FOLDERS if holds_folders(root / name)]
+    return ["train" if holds_folders(root / "train") else "", *tests]
+
+
+def _beside(root: Path, train_folder: str, seen: Seen) -> list[str]:
+    """Other folders than that of the training set; the images beside it are appended."""
+    entries = sorted((one for one in os.scandir(root) if not one.name.startswith(".")), key=lambda one: one.name)
+    seen.loose.extend(one.name for one in entries if is_image(one.name) and not one.is_dir())
+    return [one.name for one in entries if one.is_dir() and one.name != train_folder]
+
+
+def tell(title: str, seen: Seen, beside: Sequence[str], test_folder: str) -> None:
+    """Print what does not count, or perhaps not as was meant."""
+    tests = [name for name in TEST_FOLDERS if name in beside]
+    why = f"test images are those of {test_folder}" if test_folder else "no folder per class; a share of train tests"
+    for names, told in (
+        (seen.others, f"left out, for they are not {' '.join(SUFFIXES)} ({len(seen.others):,}): {{}}"),
+        (seen.loose, f"left out, for they are in no folder of a class ({len(seen.loose):,}): {{}}"),
+        (seen.within, f"images in folders within that of a class are of that class ({len(seen.within):,}): {{}}"),
+        (tests, f"left out: {{}} ({why})"),
+        ([name for name in beside if name not in tests], "left out: {} (training images are those of train)"),
+    ):
+        if names:
+            print(f"{title}: {told.format(_listed(names))}", file=sys.stderr, flush=True)
 
 
 def holds_folders(folder: Path) -> bool:
@@ -84,18 +110,24 @@ def holds_folders(folder: Path) -> bool:
     return folder.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _classes(root: Path, folder: str, stamps: list[str], others: list[str]) -> dict[str, list[str]]:
-    """Class name -> its images as sorted paths below `root`; their stamps, and names of other files, are appended.
+def _classes(root: Path, folder: str, seen: Seen, but: Container[str] = ()) -> dict[str, list[str]]:
+    """Class name -> its images as sorted paths below `root`. but: folders that are no classes.
 
     Raises InputError for a class without images.
     """
     entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
     classes: dict[str, list[str]] = {}
     for entry in entries:
-        if entry.is_dir() and not entry.name.startswith("."):
-            found = list(images_below(entry.path, f"{folder}/{entry.name}/".lstrip("/"), others))
+        name = f"{folder}/{entry.name}".lstrip("/")
+        if entry.name.startswith(".") or entry.name in but:
+            continue
+        if entry.is_dir():
+            found = list(images_below(entry.path, f"{name}/", seen.others))
             classes[entry.name] = [name for name, _ in found]
-            stamps += [mark for _, mark in found]
+            seen.stamps.extend(mark for _, mark in found)
+            seen.within.extend(sorted({file.rpartition("/")[0] for file, _ in found} - {name}))
+        elif is_image(entry.name):
+            seen.loose.append(name)
     empty = [name for name, files in classes.items() if not files]
     if empty:
         raise InputError(f"no image ({' '.join(SUFFIXES)}) is in these folders of {root / folder}: {_listed(empty)}")
