@@ -1,12 +1,14 @@
 """Label a folder of images, some at a time: `python -m jaxdal.label photos --k=50` says which ones, best first.
 
 Images that nobody has looked at lie in the folder itself. Whoever labels moves them into a folder per class below it,
-with any file manager, and gives the command again. Where an image lies is its label: nothing else is kept.
+with any file manager, and gives the command again. Where an image lies is its label: nothing else is kept. What is left
+in `next` was skipped, and is asked again when no other image is left.
 """
 
 import argparse
 import csv
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,8 +103,9 @@ def choose(
 ) -> Chosen:  # fmt: skip
     """Choose at most k images without a label, and write what the network thinks of all of them to `guesses.csv`.
 
-    Images are drawn at random until two classes have some: before, there is nothing to learn. move: put those that are
-    chosen into `next`. Other options are those of `ask`; what a strategy remembers is new in every call.
+    Images are drawn at random until two classes have some: before, there is nothing to learn. Those that wait in `next`
+    are chosen when no others are left. move: put those that are chosen there. Other options are those of `ask`; what a
+    strategy remembers is new in every call.
 
     Raises:
         InputError: the folder is not as `look` wants it, an image is broken, an option does not fit.
@@ -126,20 +129,24 @@ def choose(
     known, unknown = labels[: len(pool)], np.flatnonzero(labels[: len(pool)] < 0)
     if not unknown.size:
         raise InputError(f"nothing is left to label: every image in {root} itself is broken")
-    k = min(k, len(unknown))
+    waiting = {place for place in unknown.tolist() if pool[place].name.startswith(f"{NEXT}/")}
+    if waiting:
+        print(f"{root}: {len(waiting):,} images still wait in {NEXT}: others come first", file=sys.stderr, flush=True)
+    asked = min(k + len(waiting), len(unknown))  # that k others are among them, if there are so many
     probs = accuracy = None
     if len(set(known[known >= 0])) < 2:
         told = "images of two classes at least have to be labelled before anything can be learnt: these are random"
         print(f"{root}: {told}", file=sys.stderr, flush=True)
-        picks = np.random.default_rng(seed).permutation(unknown)[:k]
+        picks = np.random.default_rng(seed).permutation(unknown)[:asked]
     else:
         test = (x[len(pool) :], labels[len(pool) :]) if len(labels) > len(pool) else None
         answer = ask(
-            x[: len(pool)], known, k, strategy, num_classes=len(shelf.classes), test=test, seed=seed, **options
+            x[: len(pool)], known, asked, strategy, num_classes=len(shelf.classes), test=test, seed=seed, **options
         )
         picks, probs, accuracy = answer.picks, answer.probs, answer.accuracy
     names = [one.name for one in pool]
-    still = [place for place in picks.tolist() if (root / names[place]).exists()]  # others were moved during training
+    first = sorted(picks.tolist(), key=waiting.__contains__)[:k]  # else what nobody can tell would be asked every time
+    still = [place for place in first if (root / names[place]).exists()]  # others were moved during training
     for place in still if move else ():
         names[place] = _moved(root, names[place])
     ranks = {place: rank for rank, place in enumerate(still, 1)}
@@ -154,10 +161,16 @@ def choose(
 
 def _moved(root: Path, name: str) -> str:
     """Put an image into `next`, unless it is there, or by now another one of this name: -> its new name."""
-    if name.startswith(f"{NEXT}/") or (root / NEXT / name).exists():
+    source, place = root / name, root / NEXT / name
+    if name.startswith(f"{NEXT}/") or os.path.lexists(place):
         return name
-    (root / NEXT).mkdir(exist_ok=True)
-    return str((root / name).rename(root / NEXT / name).relative_to(root))
+    place.parent.mkdir(exist_ok=True)
+    if source.is_symlink() and not source.readlink().is_absolute():  # it would lead elsewhere from there
+        place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()))
+        source.unlink()
+    else:
+        source.rename(place)
+    return f"{NEXT}/{name}"
 
 
 def _guess(classes: Sequence[str], probs: np.ndarray | None) -> tuple[str, str]:

@@ -75,7 +75,7 @@ def test_images_are_labelled_by_moving_them(blobs: Dataset, tmp_path: Path) -> N
     assert len(label.choose(root, 999, "random", **options).files) == 110
 
 
-def test_what_was_moved_and_not_labelled_is_asked_again(tmp_path: Path) -> None:
+def test_what_was_moved_and_not_labelled_is_asked_again_after_all_others(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
     for number in range(9):
@@ -86,9 +86,45 @@ def test_what_was_moved_and_not_labelled_is_asked_again(tmp_path: Path) -> None:
     everything = label.choose(tmp_path, 50, move=True)
     assert len(everything.files) == 9
     assert sorted(everything.files) == sorted((tmp_path / "next").iterdir())
-    assert [path.name for path in everything.files[:4]] == [path.name for path in first.files]  # the same seed
+    assert [path.name for path in everything.files[5:]] == [path.name for path in first.files]  # the same seed
     other = label.choose(tmp_path, 50, seed=1)
     assert [path.name for path in other.files] != [path.name for path in everything.files]
+
+
+def test_what_was_skipped_takes_nobodys_place(
+    blobs: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images that nobody can tell are those of which a network is least sure: it asked for them every time."""
+    root, options = spread(tmp_path, blobs, 40), {**OPTIONS, "devices": jax.devices()[:1]}
+    skipped = label.choose(root, 6, "margin", move=True, **options).files
+    capsys.readouterr()
+    chosen = label.choose(root, 6, "margin", move=True, **options).files
+    assert not {*chosen} & {*skipped}
+    assert sorted((root / label.NEXT).iterdir()) == sorted([*skipped, *chosen])
+    assert f"{root}: 6 images still wait in next: others come first\n" in capsys.readouterr().err
+    known = np.where(np.arange(200) < 40, blobs.train_y, -1)
+    asked = ask(blobs.train_x, known, 12, "margin", num_classes=4, mirror=False, quiet=True, **options)
+    names = [f"{place:03}.png" for place in asked.picks]
+    assert [path.name for path in [*skipped, *chosen]] == names
+
+
+def test_links_stay_links_to_the_same_files(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+    for number in range(3):
+        save(tmp_path / "raw" / f"{number}.png", picture(number))
+    (root / "0.png").symlink_to("../raw/0.png")
+    (root / "1.png").symlink_to(tmp_path / "raw" / "1.png")
+    (tmp_path / "other").symlink_to("raw")
+    (root / "2.png").symlink_to("../other/2.png")
+    label.choose(root, 3, move=True)
+    for number in range(3):
+        path = root / label.NEXT / f"{number}.png"
+        assert path.is_symlink()
+        assert path.samefile(tmp_path / "raw" / f"{number}.png")
+        assert not (root / path.name).is_symlink()
+        assert path.rename(root / "cat" / path.name).samefile(tmp_path / "raw" / path.name), "as a person moves it on"
 
 
 def test_a_broken_file_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
