@@ -99,23 +99,57 @@ def _print_rows(
 
 
 def _print_cells(table: "Cells", file: TextIO | None = None) -> None:
-    """Print a table of a comparison; on a terminal the columns that it has room for, from the left."""
+    """Print a table of a comparison without empty columns; on a terminal, those that have no room go on below."""
     file = sys.stdout if file is None else file
+    if not table.words:
+        table = _filled(table)
+    caption = "\n".join([*table.notes, ""])
     if table.words or not file.isatty():
         left = len(table.columns) if table.words else 1
-        _print_rows(file, table.title, table.columns, table.rows, "\n".join([*table.notes, ""]), left)
+        _print_rows(file, table.title, table.columns, table.rows, caption, left)
         return
     from rich.console import Console
 
-    widths = []
-    for name, *cells in zip(table.columns, *table.rows, strict=True):
-        widths.append(max(map(len, [*name.split(), *cells])))  # headings break between words, cells never
-    room, reach = Console(file=file).width, [sum(widths[: end + 1]) + 2 * (end + 1) for end in range(len(widths))]
-    count = max(2, sum(width <= room for width in reach))
-    names = ["\n".join(textwrap.wrap(name, width)) for name, width in zip(table.columns, widths, strict=True)]
-    missing = table.columns[count:]
-    notes = [*table.notes, *([f"No room here, but in report.html: {', '.join(missing)}."] if missing else []), ""]
-    _print_rows(file, table.title, names[:count], [row[:count] for row in table.rows], "\n".join(notes), 1)
+    console = Console(file=file, markup=False, highlight=False)
+    names = ["\n".join(textwrap.wrap(row[0], max(20, console.width // 3))) for row in table.rows]
+    columns = [names, *([row[place] for row in table.rows] for place in range(1, len(table.columns)))]
+    widths = [
+        max(map(len, [*name.split(), *"\n".join(cells).split("\n")]))  # headings break between words, cells never
+        for name, cells in zip(table.columns, columns, strict=True)
+    ]
+    heads = ["\n".join(textwrap.wrap(name, width)) for name, width in zip(table.columns, widths, strict=True)]
+    blocks: list[list[int]] = [[0]]
+    for place in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and sum(widths[one] + 2 for one in [*blocks[-1], place]) > console.width:
+            blocks.append([0])
+        blocks[-1].append(place)
+    for block in blocks:
+        rows = [*zip(*(columns[place] for place in block), strict=True)]
+        title, below = table.title if block is blocks[0] else "", "" if block is blocks[-1] else " "
+        _print_rows(file, title, [heads[place] for place in block], rows, below, 1)
+    console.print(caption)
+
+
+def _filled(table: "Cells") -> "Cells":
+    """A table without the columns in which no row has anything; a note names them."""
+    from jaxdal.verdicts import NOTHING
+
+    def some(place: int) -> bool:
+        return place == 0 or any(row[place] not in (NOTHING, "n/a") for row in table.rows)
+
+    kept = [place for place in range(len(table.columns)) if some(place)]
+    gone = [name for place, name in enumerate(table.columns) if place not in kept]
+    notes = [*table.notes, f"Without a number in any row: {', '.join(gone)}."] if gone else table.notes
+    columns, *rows = [[line[place] for place in kept] for line in (table.columns, *table.rows)]
+    return table._replace(columns=columns, rows=rows, notes=notes)
+
+
+def _numbered(table: "Cells") -> "Cells":
+    """A table whose columns, but the first, are numbers, with their long headings below."""
+    name, *headings = table.columns
+    notes = [f"{number}: {heading}" for number, heading in enumerate(headings, 1)]
+    columns = [name, *(str(number) for number in range(1, len(table.columns)))]
+    return table._replace(columns=columns, notes=[*notes, *table.notes])
 
 
 def plot(header: Line, groups: Sequence[Group], path: Path) -> None:
@@ -247,7 +281,7 @@ def compare(folders: Sequence[Path], out: Path | None, command: str) -> None:
         if table.rows:
             _print_cells(table)
     if len(several := verdicts.with_api(judged)) > 1:
-        _print_cells(verdicts.overview(several))
+        _print_cells(_numbered(verdicts.overview(several)))
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)

@@ -97,26 +97,58 @@ class Terminal(io.StringIO):
         return True
 
 
+def plain(file: Terminal) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[^\s,.]+", text))
+
+
 @pytest.mark.parametrize("columns", [60, 80, 250])
-def test_narrow_terminals_get_whole_cells_of_fewer_columns(
+def test_narrow_terminals_get_whole_cells_of_all_columns(
     columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     write(tmp_path / "r", RANDOM)
     write(tmp_path / "b", BETTER, strategy="badge")
+    long = "ssl_diff2aug_direct + mixmatch(average=0.99, ramp_epochs=16)"
     (verdict,) = judged(tmp_path)
     for table in (verdicts.verdict_table(verdict), verdicts.cost_table(verdict)):
+        rows = [[long if cell == "badge" else cell for cell in row] for row in table.rows]
         file = Terminal()
-        report._print_cells(table, file)
-        text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+        report._print_cells(table._replace(rows=rows), file)
+        text = plain(file)
         assert "…" not in text
-        told = re.findall(r"in report.html: ([^.]*)", " ".join(text.split()))
-        left_out = told[0].split(", ") if told else []
-        shown = len(table.columns) - len(left_out)
-        assert table.columns[shown:] == left_out
-        assert all(cell in text for row in table.rows for cell in row[:shown])
-        assert shown >= 4
-        assert bool(left_out) == (columns <= 80)
+        assert max(map(len, text.splitlines())) <= columns
+        told = " ".join(text.split())
+        assert all(cell in told for row in table.rows for cell in row[1:])
+        assert words(" ".join(table.columns)) <= words(text)
+        blocks = sum(set(line.strip()) == {"─"} for line in text.splitlines())
+        assert told.count("ssl_diff2aug_direct") == blocks, "a name stands before each part of its row"
+        assert (blocks > 1) == (columns <= 80)
+
+
+def test_columns_without_a_number_are_named_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "r", {0: RANDOM[0]})
+    write(tmp_path / "b", {0: BETTER[0]}, strategy="badge")
+    (verdict,) = judged(tmp_path)
+    table = verdicts.verdict_table(verdict)
+    report._print_cells(table)
+    heading, *_, note, _ = capsys.readouterr().out.splitlines()[1:]
+    assert note == "Without a number in any row: p (t), p (Wilcoxon), API best epoch, API balanced, balanced."
+    assert " ".join(heading.split()) == "method n API verdict without round 0 final accuracy AUBC labels saved rank"
+    assert "<th scope=col>p (t)</th>" in page.render(read([tmp_path]), [verdict], "x"), "the page has all columns"
+
+
+def test_experiments_are_numbers_with_their_names_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for epochs in (5, 6):
+        write(tmp_path / f"r{epochs}", RANDOM, epochs=epochs)
+        write(tmp_path / f"b{epochs}", BETTER, strategy="badge", epochs=epochs)
+    assert report.main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.partition("API on all experiments\n")[2].splitlines()
+    assert lines[0].split() == ["method", "1", "2"]
+    assert lines[2:4] == ["1: digits · lenet · paper · epochs=5", "2: digits · lenet · paper · epochs=6"]
 
 
 def test_panels_give_an_outlier_a_scale_of_its_own(tmp_path: Path) -> None:
