@@ -19,7 +19,8 @@ import numpy as np
 from jaxdal import commands, data, plugins, settings
 from jaxdal.ask import ask
 from jaxdal.data import folder
-from jaxdal.data.images import Source, decode
+from jaxdal.data.images import Source
+from jaxdal.data.moving import decode_once
 from jaxdal.errors import InputError, OutOfMemoryError
 from jaxdal.files import at_home, replacing
 
@@ -120,7 +121,7 @@ def choose(
     settings.check_names(strategy, options.get("trainer"), options.get("model"))  # before images are labelled in vain
     shelf = look(root)
     sources = shelf.pool + shelf.tests
-    x, good = decode(sources, image_size, skip_broken=skip_broken, title=str(root))
+    x, good = decode_once(sources, image_size, skip_broken=skip_broken, root=root)
     if not good.all():
         broken = ", ".join(one.name for one, well in zip(sources, good, strict=True) if not well)
         print(f"{root}: left out as broken: {broken}", file=sys.stderr, flush=True)

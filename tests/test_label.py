@@ -218,7 +218,7 @@ def test_what_people_do_while_it_thinks(tmp_path: Path, monkeypatch: pytest.Monk
     """What they have labelled meanwhile is not asked, and what they have put into `next` is not overwritten."""
     for number, name in enumerate(["cat/1.png", "dog/2.png", "3.png", "4.png", "5.png"]):
         save(tmp_path / name, picture(number))
-    decode = label.decode
+    decode = label.decode_once
 
     def meanwhile(*given: Any, **more: Any) -> Any:
         found = decode(*given, **more)
@@ -226,7 +226,7 @@ def test_what_people_do_while_it_thinks(tmp_path: Path, monkeypatch: pytest.Monk
         save(tmp_path / "next" / "4.png", picture(9))
         return found
 
-    monkeypatch.setattr(label, "decode", meanwhile)
+    monkeypatch.setattr(label, "decode_once", meanwhile)
     before = (tmp_path / "4.png").read_bytes()
     chosen = label.choose(tmp_path, 3, "random", move=True, devices=jax.devices()[:1], **OPTIONS)
     assert sorted(chosen.files) == [tmp_path / "4.png", tmp_path / "next" / "5.png"]
