@@ -37,7 +37,7 @@ def packs(runs: int, devices: int, most: int, multiple: int = 1) -> list[range]:
     def cost(size: int) -> float:
         return count(size) * (size * (1.4 if size % multiple else 1.0) + 1.5)
 
-    enough = -(-runs // (devices * multiple)) * multiple  # for all runs at once; larger ones only cost more
+    enough = -(-runs // devices)  # for all runs at once; none is laid out larger, not to fill a multiple either
     best = min(range(min(most, enough), 0, -1), key=lambda size: (cost(size), count(size)))
     even = multiple == 1 or best % multiple
     size = -(-runs // count(best)) if even else devices * best

@@ -30,6 +30,13 @@ def test_packs_are_as_equal_as_can_be(runs, devices, most, sizes):
     assert [run for pack in cut for run in pack] == list(range(runs))
 
 
+def test_no_pack_is_costed_that_is_not_laid_out():
+    """Of 7 runs, 8 at most, one pack would have 7 lanes, an odd number, and not the 8 that are cheap: 4 and 3 it is."""
+    assert [len(pack) for pack in packs(7, 1, 8, 4)] == [4, 3]
+    assert [len(pack) for pack in packs(3, 1, 5, 4)] == [3]
+    assert [len(pack) for pack in packs(14, 2, 8, 4)] == [8, 6]
+
+
 @pytest.mark.parametrize(
     ("runs", "sizes"), [(1, [1]), (2, [2]), (4, [4]), (5, [5]), (8, [4, 4]), (10, [4, 4, 2]), (95, [4] * 23 + [3])]
 )
