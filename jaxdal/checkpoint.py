@@ -137,13 +137,16 @@ class InsideRound:
 
     def publish(self, round_: int, seeds: Sequence[int], state: Tree, done: int, seconds: dict[str, float],
                 best: np.ndarray) -> None:  # fmt: skip
-        """Keep the state of a pack where other processes look for it, and may be about to keep the same."""
+        """Keep the state of a pack where others look for it, who may be about to do the same; replace a damaged one."""
         final = self._path(seeds) / f"step_{done:08}"
         own = final.with_name(f"{final.name}.of_{uuid.uuid4().hex}")
         tree = _as_tree(round_, seeds, state, done, seconds, best)
-        if not hosts.first() or final.exists():
+        there = final.exists()
+        if not hosts.first() or (there and self._newest(round_, seeds, state).get("done") == done):
             return
         save(own, tree)
+        if there:  # but not readable
+            shutil.rmtree(final, ignore_errors=True)
         try:
             own.rename(final)
         except OSError:  # somebody was faster

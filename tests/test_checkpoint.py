@@ -85,3 +85,16 @@ def test_what_others_have_published_is_not_written_again(tmp_path: Path, monkeyp
     assert kept(tmp_path, 0, [5, 7]) == 32
     monkeypatch.setattr(checkpoint, "save", lambda *_: pytest.fail("it is there"))
     inside.publish(0, [5, 7], FRESH, 32, {"train": 2.5}, np.zeros(2))
+
+
+@pytest.mark.parametrize("damage", [pytest.param(break_data, marks=late_readers), break_metadata, empty])
+def test_what_others_have_published_is_replaced_where_it_is_damaged(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    inside = checkpoint.InsideRound(tmp_path, 0.0, CONFIG)
+    inside.publish(0, [5, 7], FRESH, 32, {"train": 1.5}, np.zeros(2))
+    damage(paths(tmp_path)[0])
+    assert kept(tmp_path, 0, [5, 7]) is None
+    inside.publish(0, [5, 7], FRESH, 32, {"train": 2.5}, np.zeros(2))
+    assert kept(tmp_path, 0, [5, 7]) == 32
+    assert [path.name for path in paths(tmp_path)] == ["step_00000032"]
