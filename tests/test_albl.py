@@ -244,6 +244,8 @@ def test_what_cannot_be_is_refused():
     for options in ({"delta": 0}, {"delta": "no"}, {"horizon": 0}, {"horizon": 1.5}):
         with pytest.raises(InputError, match="of albl is not a"):
             albl(**options)
+    with pytest.raises(InputError, match="horizon=12 of albl changes nothing with mode='reference'"):
+        albl(mode="reference", horizon=12)
 
 
 def test_an_expert_that_trains_in_its_own_way_is_refused(monkeypatch):

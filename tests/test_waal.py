@@ -134,6 +134,9 @@ def test_what_does_not_fit_is_refused(blobs):
     for option in ("alpha=-1", "penalty_weight='x'", "penalty='no'"):
         with pytest.raises(InputError, match="of waal is n"):
             trainers.build(f"waal({option})")
+    with pytest.raises(InputError, match="penalty_weight=9 of waal changes nothing with penalty='as_published'"):
+        trainers.build("waal(penalty='as_published', penalty_weight=9)")
+    trainers.build("waal(penalty='as_published', penalty_weight=5)")  # as by default
     with pytest.raises(InputError, match="of waal is not"):
         strategies.build("waal(weight=-1)")
     assert trainers.build("waal").helpers is critic

@@ -111,6 +111,8 @@ def albl(
         raise InputError(f"delta={delta} of albl is not a probability")
     if not (horizon is None or (isinstance(horizon, int) and horizon >= 1)):
         raise InputError(f"horizon={horizon} of albl is not a number of queries")
+    if horizon is not None and mode == "reference":
+        raise InputError(f"horizon={horizon} of albl changes nothing with mode='reference', which has no T")
     members = {text: build(text) for text in experts}
     for text, member in members.items():
         if jax.tree.leaves(member.memory(1)):

@@ -12,7 +12,8 @@ from jaxdal.models.layers import Linear, initialise
 from jaxdal.types import Array, Batch, Moment, Network, Phase, Recipe, Trainer, Tree
 
 WIDTH = 50  # of the critic's hidden layer
-AS_PUBLISHED = -2.0  # weight of the penalty in the critic's step of the authors' code
+CORRECTED = 5.0  # weight of the penalty in the network's step of the authors' code, where it has no effect
+AS_PUBLISHED = -2.0  # and in the critic's step there
 
 
 class Critic(nn.Module):
@@ -67,7 +68,7 @@ def draws(key: Array, size: int) -> Draws:
     )
 
 
-def waal(alpha: float = 2e-3, penalty_weight: float = 5.0, penalty: str = "corrected") -> Trainer:
+def waal(alpha: float = 2e-3, penalty_weight: float = CORRECTED, penalty: str = "corrected") -> Trainer:
     """Shui et al. (2020, arXiv 1911.09162): active learning by a Wasserstein distance, its training.
 
     With f the network up to the last layer, z = f(x) of B labelled and B unlabelled images and g the critic, a step is
@@ -95,6 +96,9 @@ def waal(alpha: float = 2e-3, penalty_weight: float = 5.0, penalty: str = "corre
             raise InputError(f"{name}={number} of waal is not a number from 0 on")
     if penalty not in ("corrected", "as_published"):
         raise InputError(f"penalty={penalty!r} of waal is neither 'corrected' nor 'as_published'")
+    if penalty == "as_published" and penalty_weight != CORRECTED:
+        told = "changes nothing with penalty='as_published', whose weight is fixed"
+        raise InputError(f"penalty_weight={penalty_weight} of waal {told}")
     weight = penalty_weight if penalty == "corrected" else AS_PUBLISHED
 
     def look(network: Network, variables: Tree, batch: Batch, drawn: Draws, phase: int) -> tuple[Array, Tree]:
