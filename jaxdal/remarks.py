@@ -29,12 +29,17 @@ def on_strategy(rules: settings.Settings, strategy: Strategy) -> None:
 
 
 def on_training(rules: settings.Settings, strategy: Strategy) -> None:
-    """Warn where an average of weights is mostly the first ones, and where images are compared with themselves."""
+    """Warn of an average of mostly first weights, of a loss that hardly counts, of images compared with themselves."""
     trainer = strategy.wrap(trainers.build(rules.trainer, rules.preset))
     average = trainer.average or 0.0
     if (start := average ** min(rules.steps)) > 0.05:
         told = f"after the {min(rules.steps)} steps of the shortest round, {start:.0%} of the average are first weights"
         _say(f"--trainer={rules.trainer}: {told}; try average=0.99, or more epochs")
+    epochs, usual, ramp = rules.recipe.epochs, rules.usual_epochs, trainer.ramp
+    if epochs < min(ramp, usual):
+        told = f"its second loss grows over {ramp:g} epochs and ends at {epochs / ramp:.0%} of its weight"
+        known = f"{min(usual / ramp, 1):.0%} with the data set's --epochs={usual}"
+        _say(f"--trainer={rules.trainer}: {told}, {known}; try ramp_epochs={ramp * epochs / usual:.3g}")
     if trainer.unaugmented and not (rules.crop or rules.flip):
         _say(f"--trainer={rules.trainer}: no image is augmented (--crop=0 --nomirror), so that {trainer.unaugmented}")
 

@@ -35,7 +35,8 @@ PRESETS = {
 }
 
 
-APART = ("budget", "recipe", "per_epoch", "pack_multiple", "own_trainer")  # not keys of a journal's configuration
+# Not keys of a journal's configuration.
+APART = ("budget", "recipe", "per_epoch", "usual_epochs", "pack_multiple", "own_trainer")
 
 
 class Settings(NamedTuple):
@@ -50,6 +51,7 @@ class Settings(NamedTuple):
     budget: Budget
     recipe: Recipe
     per_epoch: tuple[int, ...]  # training steps of an epoch, for each round
+    usual_epochs: int  # those of the data set, whatever this experiment has
     precision: str  # "f32" or "bf16", of the convolutions
     flip: bool
     crop: int  # pixels of padding
@@ -143,7 +145,7 @@ def resolve(
     return Settings(
         dataset=name, strategy=naming.of_strategy(strategy), trainer=trainer, model=model, preset=preset,
         seeds=_seeds(seeds), budget=labels, recipe=recipe,
-        per_epoch=per_epoch, precision=precision,
+        per_epoch=per_epoch, usual_epochs=info.epochs, precision=precision,
         flip=flip if mirror is None else _yes_or_no("mirror", mirror), crop=info.padding if crop is None else crop,
         mean=_per_channel("mean", mean, info.mean), std=_per_channel("std", std, info.std),
         eval_every=eval_every, pack=pack, pack_multiple=multiple, pool=pool, test=images.test_y.shape[0],

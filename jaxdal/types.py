@@ -125,6 +125,7 @@ class Trainer(NamedTuple):
     average: float | None = None  # answers come from a moving average of weights and statistics with this decay
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe  # what it changes in the data set's recipe
     unaugmented: str = ""  # what a user should know where no image is augmented: "so that ..."
+    ramp: float = 0.0  # epochs over which its second loss grows, unless its option ramp_epochs says how many
 
 
 class TrainState(NamedTuple):

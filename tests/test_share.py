@@ -136,6 +136,29 @@ def test_an_average_that_is_mostly_first_weights_is_announced(blobs, capsys):
 
 
 @pytest.mark.parametrize(
+    ("trainer", "preset", "epochs", "told"),
+    [
+        ("mixmatch", "paper", 6, "3% of its weight, 25% with the data set's --epochs=50; try ramp_epochs=24"),
+        ("consistency", "paper", 49, "24% of its weight, 25% with the data set's --epochs=50; try ramp_epochs=196"),
+        ("mixmatch", "paper", None, ""),
+        ("mixmatch", "paper", 60, ""),
+        ("mixmatch", "clean", 6, ""),
+        ("mixmatch(ramp_epochs=200)", "paper", 6, ""),
+        ("fixmatch", "paper", 6, ""),
+        ("supervised", "paper", 6, ""),
+    ],
+)
+def test_a_loss_that_hardly_counts_is_announced(trainer, preset, epochs, told, blobs, capsys):
+    options = {"n_start": 20, "n_query": 10, "n_end": 30, "trainer": trainer, "preset": preset, "epochs": epochs}
+    rules = settings.resolve("arrays", blobs, "random", **options)
+    remarks.on_training(rules, strategies.build("random"))
+    err = capsys.readouterr().err
+    assert told in err
+    assert ("grows over 200 epochs and ends at" in err) == bool(told)
+    assert "usual_epochs" not in rules.config()
+
+
+@pytest.mark.parametrize(
     ("trainer", "augmentation", "told"),
     [
         ("consistency", {}, True),

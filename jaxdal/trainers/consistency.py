@@ -33,4 +33,6 @@ def consistency(weight: float | None = None, ramp_epochs: float | None = None, p
         return total, taps["batch_stats"]
 
     alike = "an image and its view are alike but for dropout, and unlabelled images teach little or nothing"
-    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), recipe=chosen.recipe, unaugmented=alike)
+    return Trainer(
+        (Phase(loss),), unlabelled=1, epoch=passes(1), recipe=chosen.recipe, unaugmented=alike, ramp=chosen.epochs
+    )  # fmt: skip

@@ -65,7 +65,9 @@ def mixmatch(
         unsupervised = squared_difference(logits[size:], targets[size:])
         return supervised + chosen.weight(num_classes, moment) * unsupervised, taps["batch_stats"]
 
-    return Trainer((Phase(loss),), unlabelled=1, epoch=passes(1), average=average, recipe=chosen.recipe)
+    return Trainer(
+        (Phase(loss),), unlabelled=1, epoch=passes(1), average=average, recipe=chosen.recipe, ramp=chosen.epochs
+    )  # fmt: skip
 
 
 def interleaving(size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ class Protocol(NamedTuple):
     many_classes: float  # the same with 100 classes and more, where its mean over classes is smaller
     ramp: Callable[[Moment], Array]  # the share of the weight that counts already, f32[] from 0 to 1
     recipe: Callable[[Recipe], Recipe]
+    epochs: float = 0.0  # of a ramp that is as long whatever the round has
 
     def weight(self, num_classes: int, moment: Moment) -> Array:
         """Return the weight of the squared difference: f32[]."""
@@ -33,7 +34,7 @@ class Protocol(NamedTuple):
             changed = changed._replace(few_classes=weight, many_classes=weight)
         if ramp_epochs is not None:
             check_option("the trainer", "ramp_epochs", ramp_epochs, lambda number: number >= 0)
-            changed = changed._replace(ramp=over_epochs(ramp_epochs))
+            changed = changed._replace(ramp=over_epochs(ramp_epochs), epochs=0.0)
         return changed
 
 
@@ -63,7 +64,7 @@ def gentle(recipe: Recipe) -> Recipe:
 
 
 PROTOCOLS = {
-    "paper": Protocol(few_classes=100, many_classes=100, ramp=over_epochs(200), recipe=as_published),
+    "paper": Protocol(few_classes=100, many_classes=100, ramp=over_epochs(200), recipe=as_published, epochs=200),
     "clean": Protocol(few_classes=75, many_classes=150, ramp=over_steps, recipe=gentle),
 }
 
