@@ -238,6 +238,7 @@ def _row(line: Line, later: Line) -> dict[str, Any]:
         "runs_at_once": line.get("runs_at_once"),
         "selected_at_once": line.get("selected_at_once", line.get("runs_at_once")),
         "lanes": line.get("lanes", line.get("runs_at_once")),
+        "devices": line.get("devices", 1),
     }
 
 

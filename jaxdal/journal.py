@@ -22,7 +22,7 @@ NAME = "journal.jsonl"
 SECONDS = ("train", "infer", "select", "eval", "compile")
 KEYS = (
     *("seed", "round", "labelled", "diverged", "accuracy", "accuracy_best", "per_class_accuracy"),
-    *("seconds", "runs_at_once", "selected_at_once", "lanes", "initial", "picks", "class_counts"),
+    *("seconds", "runs_at_once", "selected_at_once", "lanes", "devices", "initial", "picks", "class_counts"),
 )
 HEADER_START = b'{"format":'
 

@@ -98,18 +98,21 @@ def labels_saved(ours: pd.DataFrame, baseline: pd.DataFrame) -> tuple[float, flo
 def cost(rounds: pd.DataFrame, together: bool = False) -> pd.DataFrame:
     """Seconds of each run, averaged over its N rounds: infer, select, train and their sum, `cost` (equation 2).
 
-    Selection is infer + select; compilation and evaluation are in neither. Only runs that were alone in every round
-    (`--pack=1`) are counted, or, with `together`, only the others, with all their rounds: the seconds are those of a
-    pack, here shared evenly by its runs.
-    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once and lanes where these
-    are other numbers). The result has a row per seed.
+    Selection is infer + select; compilation and evaluation are in neither. Only runs that were alone on their devices
+    in every round (`--pack=1`), as many devices in each, are counted, or, with `together`, only the others, with all
+    their rounds: the seconds are those of a pack, here shared evenly by its runs.
+    rounds: of one method (columns seed, infer, select, train, runs_at_once, and selected_at_once, lanes and devices
+    where these are other numbers). The result has a row per seed.
     """
-    trained = rounds["runs_at_once"].astype(float)
+    trained, seeds = rounds["runs_at_once"].astype(float), rounds["seed"]
     selected, lanes = (rounds.get(key, trained).astype(float) for key in ("selected_at_once", "lanes"))
-    alone = ((trained == 1) & (selected == 1) & (lanes == 1)).groupby(rounds["seed"]).transform("all").astype(bool)
+    whole = pd.Series(1.0, rounds.index)
+    devices = rounds.get("devices", whole).astype(float)
+    alone = (lanes == 1) & (devices == devices.groupby(seeds).transform("first"))
+    alone = alone.groupby(seeds).transform("all").astype(bool)
     chosen = rounds[trained.notna() & (~alone if together else alone)]
     stages = [*SELECTION, *TRAINING]
-    runs = {stage: trained if stage in TRAINING else selected for stage in stages}
+    runs = {stage: (trained if stage in TRAINING else selected) if together else whole for stage in stages}
     shared = pd.DataFrame({stage: chosen[stage].astype(float) / runs[stage][chosen.index] for stage in stages})
     table = shared.groupby(chosen["seed"]).mean()
     return table.assign(cost=table[stages].sum(axis=1, min_count=len(stages)))

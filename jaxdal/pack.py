@@ -29,6 +29,7 @@ class Trained(NamedTuple):
     seconds: dict[str, float]  # of the pack
     at_once: int  # runs of the pack
     lanes: int  # of a device, which a last pack may not fill
+    devices: int = 1  # over which a run was split
 
 
 class Run:
@@ -102,6 +103,7 @@ def train(
         Trained(
             jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables),
             correct[lane], float(best[lane]), int(diverged[lane]), clock.seconds, len(runs), lanes.on_device,
+            lanes.shares,
         )
         for lane in range(len(runs))
     ]  # fmt: skip
@@ -196,8 +198,11 @@ def lines(
         if spent and together != trained.at_once:
             line["selected_at_once"] = together
         lanes = max(trained.lanes, lab.lanes.on_device if spent else 0)
-        if lanes > trained.at_once:
+        if lanes != trained.at_once:
             line["lanes"] = lanes
+        devices = max(trained.devices, lab.lanes.shares if spent else 1)
+        if devices > 1:
+            line["devices"] = devices
         group.append(line)
     return group
 

@@ -222,21 +222,25 @@ def cost_table(verdict: Verdict) -> Table:
         rows.append([str(name), str(int(row["n"])), *cells])
     notes = [
         "Seconds per round, mean over all rounds of finished runs, without compilation and evaluation. Cost is that of "
-        "equation 2, and only from runs that were alone in every round (--pack=1)"
+        "equation 2, and only from runs that were alone on their devices in every round (--pack=1)"
         + ("; what runs trained together took is shared evenly." if shared else "."),
         "“× random” is Cost divided by random sampling's; of it, selection and training are the two parts of that sum.",
     ]
     if not table["n"].sum():
-        notes.append("No finished run was trained alone, so there is no Cost: that needs --pack=1 on one device.")
+        notes.append("No finished run was trained alone, so there is no Cost: that needs --pack=1.")
     notes += [*of_cost(experiment, False), *of_cost(experiment, True), *of_packs(experiment)]
     return Table(f"Cost: {experiment.title}", columns, rows, [*notes, *other_devices(experiment)])
 
 
 def other_devices(experiment: Experiment) -> list[str]:
-    """A warning, if not all journals are of the same devices."""
+    """Warnings, if not all journals are of the same devices, or not all runs had as many."""
     devices = sorted({_devices(source.environments) for source in experiment.sources})
-    told = f"The journals come from different devices ({'; '.join(devices)}): do not compare seconds."
-    return [told] if len(devices) > 1 else []
+    split = sorted(experiment.rounds["devices"].unique())
+    told = {
+        f"The journals come from different devices ({'; '.join(devices)}): do not compare seconds.": devices,
+        f"Not all runs were split over as many devices ({', '.join(map(str, split))}): do not compare seconds.": split,
+    }
+    return [sentence for sentence, kinds in told.items() if len(kinds) > 1]
 
 
 def _devices(environments: Sequence[dict]) -> str:

@@ -320,11 +320,21 @@ def test_cost_is_of_runs_alone_and_relative_to_random(tmp_path: Path) -> None:
     assert verdicts.cost_table(verdict).columns[6:10] == ["Cost", "× random", "of it selection", "of it training"]
 
 
+def test_a_device_for_each_run_is_alone_and_several_for_one_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM, lines={"runs_at_once": 4, "lanes": 1})
+    write(tmp_path / "b", BETTER, strategy="badge", lines={"devices": 4})
+    (verdict,) = judged(tmp_path)
+    assert verdict.costs["cost"].to_list() == pytest.approx([5.5, 5.5])
+    (note,) = verdicts.other_devices(verdict.experiment)
+    assert note.startswith("Not all runs were split over as many devices (1, 4)")
+
+
 def test_seconds_of_different_devices_are_not_compared(tmp_path: Path) -> None:
     write(tmp_path / "r", RANDOM)
     write(tmp_path / "b", BETTER, strategy="badge", environment={"devices": ["H100", "H100"]})
     (verdict,) = judged(tmp_path)
     assert any("different devices (H100; cpu)" in note for note in verdicts.cost_table(verdict).notes)
+    assert not any("split over" in note for note in verdicts.cost_table(verdict).notes)
     assert "2 × H100" in page.render(read([tmp_path]), [verdict], "x")
 
 

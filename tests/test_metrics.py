@@ -97,5 +97,10 @@ def test_cost_is_equation_2_of_runs_trained_alone():
     padded = rounds((6, 1.0, 0.5, 4.0, 1), (6, 1.0, 0.5, 4.0, 1)).assign(lanes=[2, 2])
     assert cost(padded).empty, "the program had a lane more"
     assert cost(padded, together=True)["train"].to_dict() == {6: 4}
+    spread = rounds((7, 1.0, 0.5, 4.0, 4), (7, 0.0, 0.0, 8.0, 4)).assign(lanes=[1, 1])
+    assert cost(spread)["cost"].to_dict() == {7: (5.5 + 8) / 2}, "four devices with a run each"
+    assert cost(spread, together=True).empty
+    assert cost(spread.assign(devices=[4, 4]))["cost"].to_dict() == {7: (5.5 + 8) / 2}
+    assert cost(spread.assign(devices=[4, 1])).empty, "split over all devices at first, then on one of them"
     assert cost(rounds()).empty
     assert cost(rounds((0, None, None, None, None))).empty

@@ -232,3 +232,21 @@ def test_the_command_takes_several(blobs, tmp_path, capsys, monkeypatch):
         assert len(journal.read(tmp_path / "out" / name)[1]) == 3
     assert (tmp_path / "out" / "report.html").exists()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("strategies", "seeds", "devices", "told"),
+    [
+        (["random"], [5, 2, 3], 2, [[(2, 1, None), (2, 1, None), (1, None, None)]] * 2),
+        (["random"], [5], 2, [[(1, None, 2)]] * 2),
+        (["random", "margin"], [5], 2, [[(1, None, 2)], [(2, 1, None)]]),
+        (["random", "margin"], [5, 2], 1, [[(1, None, None)] * 2] * 2),
+    ],
+)
+def test_lines_say_how_runs_lay_on_the_devices(blobs, tmp_path, strategies, seeds, devices, told):
+    """How many were trained together, for how many a device computed, and over how many devices each was split."""
+    options = OPTIONS | {"seeds": seeds, "pack": 1, "n_end": 60, "epochs": 1, "model": "tiny"}
+    results = jaxdal.run_together(blobs, strategies, workdirs=tmp_path, devices=jax.devices()[:devices], **options)
+    keys = ("runs_at_once", "lanes", "devices")
+    for result in results:
+        assert [[tuple(line.get(key) for key in keys) for line in group] for group in result.groups] == told
