@@ -9,6 +9,8 @@ import pytest
 from pictures import encoded, load, picture, save, tree
 
 from jaxdal import data, journal, loop, settings
+from jaxdal.data import cache
+from jaxdal.data import folder as folders
 from jaxdal.data.holdout import hold_out
 from jaxdal.data.images import Source
 from jaxdal.errors import InputError
@@ -112,6 +114,19 @@ def test_classes_beside_a_test_set(tmp_path: Path, capsys: pytest.CaptureFixture
     shutil.rmtree(root / "a")
     with pytest.raises(InputError, match=r"b/test holds classes that .*/b lacks: a$"):
         load(root)
+
+
+def test_what_was_kept_when_test_was_a_class_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until format 1, of the same files: a folder `test` beside those of classes was one of them."""
+    root = tree(tmp_path / "own")
+    for name in "Cab":
+        (root / "train" / name).rename(root / name)
+    (root / "train").rmdir()
+    with monkeypatch.context() as before:
+        before.setattr(cache, "FORMAT", "1")
+        before.setattr(folders, "_parts", lambda root: [""])
+        assert load(root).class_names == ("C", "a", "b", "test")
+    assert load(root).class_names == ("C", "a", "b")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from jaxdal.data.images import Source, decode
 from jaxdal.errors import InputError
 from jaxdal.types import Dataset
 
-FORMAT = "1"  # changes with what decoding or splitting means
+FORMAT = "2"  # changes with what decoding or splitting means
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names", "files", "broken")
 DAY = 86400.0  # seconds
 
