@@ -151,6 +151,8 @@ def _kind(member: Member) -> str:
     plain = trainers.build(trainer, run.preset)
     wrapped = run.strategy if strategy.wrap(plain) is not plain else None
     rest = run._replace(strategy="", seed=0, save_weights=False)._asdict() | {"trainer": trainer, "wrapped": wrapped}
+    if not run.way:  # as before there were any: jobs that wait in a queue were given these keys
+        del rest["way"]
     return json.dumps([rest, member.seeds])
 
 

@@ -143,6 +143,15 @@ def test_what_is_trained_alike_is_one_group(tmp_path):
     assert len(set(folders)) == 7
 
 
+def test_jobs_that_were_submitted_find_their_groups(tmp_path):
+    """Keys of commit 37387c6, when runs had no options of their own."""
+    options = Options(datasets=("mnist",))
+    of = [runs.groups(PLANS["table5"](one), Records(tmp_path)) for one in (options, options._replace(batch=64))]
+    keys = [[group.key for group in groups] for groups in of]
+    assert keys[0] == ["b9424f6572", "d524799c89"]
+    assert not {*keys[0]} & {*keys[1]}
+
+
 def test_later_seeds_are_added_and_nothing_is_replaced(tmp_path, trained):
     assert main(tmp_path) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
