@@ -131,7 +131,7 @@ def choose(
     if not unknown.size:
         raise InputError(f"nothing is left to label: every image in {root} itself is broken")
     waiting = {place for place in unknown.tolist() if pool[place].name.startswith(f"{NEXT}/")}
-    if waiting:
+    if 0 < len(waiting) < len(unknown):
         print(f"{root}: {len(waiting):,} images still wait in {NEXT}: others come first", file=sys.stderr, flush=True)
     asked = min(k + len(waiting), len(unknown))  # that k others are among them, if there are so many
     probs = accuracy = None

@@ -75,7 +75,9 @@ def test_images_are_labelled_by_moving_them(blobs: Dataset, tmp_path: Path) -> N
     assert len(label.choose(root, 999, "random", **options).files) == 110
 
 
-def test_what_was_moved_and_not_labelled_is_asked_again_after_all_others(tmp_path: Path) -> None:
+def test_what_was_moved_and_not_labelled_is_asked_again_after_all_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
     for number in range(9):
@@ -87,7 +89,9 @@ def test_what_was_moved_and_not_labelled_is_asked_again_after_all_others(tmp_pat
     assert len(everything.files) == 9
     assert sorted(everything.files) == sorted((tmp_path / "next").iterdir())
     assert [path.name for path in everything.files[5:]] == [path.name for path in first.files]  # the same seed
+    assert "others come first" in capsys.readouterr().err
     other = label.choose(tmp_path, 50, seed=1)
+    assert "others come first" not in capsys.readouterr().err, "there are none"
     assert [path.name for path in other.files] != [path.name for path in everything.files]
 
 
