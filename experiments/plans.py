@@ -55,6 +55,11 @@ class Run(NamedTuple):
         return Budget(self.n_start, self.n_query, self.n_end)
 
     @property
+    def way_told(self) -> str:
+        """What is not as preset and data set have it: "model lenet, batch 128"."""
+        return ", ".join(f"{name} {value}" for name, value in self.way)
+
+    @property
     def pool(self) -> int:
         """Images that can be labelled."""
         size = SIZES[self.dataset].pool

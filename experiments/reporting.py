@@ -43,11 +43,10 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
         f"{run.dataset} {run.epochs}{' over the pool where unlabelled images are seen' if of_pool(run) else ''}"
         for run in runs
     )
-    trainers = dict.fromkeys(f"{run.dataset} {run.trainer}" for run in runs if run.trainer)
-    trainers |= dict.fromkeys(f"{run.dataset} {_way(run)}" for run in runs if run.way)
+    ways = dict.fromkeys(f"{run.dataset} {told}" for run in runs for told in (run.trainer, run.way_told) if told)
     told = [
         f"scale {options.scale}; preset {options.preset}; seeds {', '.join(map(str, options.all_seeds()))}; "
-        f"epochs {', '.join(epochs)}; {''.join(f'{one}; ' for one in trainers)}{accuracy_is(options)}.",
+        f"epochs {', '.join(epochs)}; {''.join(f'{one}; ' for one in ways)}{accuracy_is(options)}.",
         f"Runs: {by[COMPLETE]} of {len(runs)} complete"
         + "".join(f", {count} {state}" for state, count in by.items() if state != COMPLETE)
         + f". Trained on {', '.join(devices) or 'nothing yet'}, {', '.join(versions) or 'no jax'}, commit "
@@ -55,11 +54,6 @@ def stamp(options: Options, runs: Sequence[Run], records: Records) -> list[str]:
         *_own_code(runs),
     ]
     return ["Scale smoke: does it work? The numbers mean nothing.", *told] if options.scale == "smoke" else told
-
-
-def _way(run: Run) -> str:
-    """What is not as preset and data set have it: "model lenet, batch 128"."""
-    return ", ".join(f"{name} {value}" for name, value in run.way)
 
 
 def _own_code(runs: Sequence[Run]) -> list[str]:

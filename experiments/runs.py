@@ -68,8 +68,8 @@ class Group(NamedTuple):
         """What a reader calls it."""
         one, budget = self.members[0], self.members[0].run.budget
         share = f" of {one.run.pool_share} of the pool" if one.run.pool_share else ""
-        seeds = ",".join(map(str, one.seeds))
-        return f"{one.run.dataset} {budget.n_start}+{budget.n_query}..{budget.n_end}{share}, seeds {seeds}"
+        seeds, way = ",".join(map(str, one.seeds)), f", {one.run.way_told}" if one.run.way else ""
+        return f"{one.run.dataset} {budget.n_start}+{budget.n_query}..{budget.n_end}{share}{way}, seeds {seeds}"
 
     @property
     def state(self) -> str:

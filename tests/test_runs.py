@@ -150,6 +150,9 @@ def test_jobs_that_were_submitted_find_their_groups(tmp_path):
     keys = [[group.key for group in groups] for groups in of]
     assert keys[0] == ["b9424f6572", "d524799c89"]
     assert not {*keys[0]} & {*keys[1]}
+    assert [of[0][0].name, of[1][0].name] == [
+        f"mnist 1200+1200..12000{way}, seeds 0,1,2,3,4" for way in ("", ", batch 64")
+    ]
 
 
 def test_later_seeds_are_added_and_nothing_is_replaced(tmp_path, trained):
