@@ -13,21 +13,18 @@ prepared. On a GPU machine without a network:
 Continues where it was stopped; writes journals and RESULTS/learning.md.
 """
 
+import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
 
 import jaxdal
-from jaxdal.calls import seeds
-
-FLAGS = flags.FLAGS
-flags.DEFINE_list("checks", ["mnist", "cifar10_start", "cifar10_end"], "Which rows of CHECKS.")
-flags.DEFINE_string("seeds", "0-4", "Seeds, numbers or ranges, trained at once.")
-flags.DEFINE_string("data_dir", None, "Where the data sets are.")
-flags.DEFINE_string("results", "runs/learning", "Where journals and the table go.")
+from experiments.options import told_of_bad_input
+from jaxdal import calls, commands
 
 
 class Check(NamedTuple):
@@ -72,25 +69,42 @@ def rows(name: str, result: jaxdal.Result) -> list[str]:
     return lines
 
 
-def main(argv: list[str]) -> None:
+def checks(text: str) -> list[str]:
+    """Names of rows of CHECKS, commas between them."""
+    if unknown := set(text.split(",")) - set(CHECKS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is not one of {', '.join(CHECKS)}")
+    return text.split(",")
+
+
+@told_of_bad_input
+def main(arguments: Sequence[str]) -> int:
     """Run the checks and write the table."""
-    del argv
-    results = Path(FLAGS.results)
+    parser = argparse.ArgumentParser("python -m experiments.check_learning", allow_abbrev=False)
+    default = "mnist,cifar10_start,cifar10_end"
+    parser.add_argument("--checks", type=checks, default=default, help=", ".join(CHECKS))
+    parser.add_argument("--seeds", default="0-4", help="numbers or ranges, trained at once")
+    parser.add_argument("--data_dir", help="where the data sets are")
+    parser.add_argument("--results", type=Path, default=Path("runs/learning"), help="where journals and the table go")
+    given = parser.parse_args(arguments)
+    commands.cache_programs()
     table = ["| check | labels | accuracy % | seeds from, to | seeds | published | train s |", "|---" * 7 + "|"]
-    for name in FLAGS.checks:
+    for name in given.checks:
         check = CHECKS[name]
         n_start, n_query, n_end = check.budget
         result = jaxdal.run(
             check.dataset, check.strategy, trainer=check.trainer, preset="paper",
-            workdir=results / name, data_dir=FLAGS.data_dir, checkpoint_seconds=60.0,
-            seeds=seeds(FLAGS.seeds), n_start=n_start, n_query=n_query, n_end=n_end,
+            workdir=given.results / name, data_dir=given.data_dir, checkpoint_seconds=60.0,
+            seeds=calls.seeds(given.seeds), n_start=n_start, n_query=n_query, n_end=n_end,
         )  # fmt: skip
         table += rows(name, result)
         where = result.header["environment"]
-    text = "\n".join([f"{sys.argv[0]} on {where['devices'][0]}, jax {where['jax']}", "", *table, ""])
-    (results / "learning.md").write_text(text)
+    command = shlex.join(["python", "-m", "experiments.check_learning", *arguments])
+    text = "\n".join([f"`{command}` on {where['devices'][0]}, jax {where['jax']}", "", *table, ""])
+    (given.results / "learning.md").write_text(text)
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.begin()
+    sys.exit(main(sys.argv[1:]))

@@ -39,8 +39,6 @@ for command in json.loads(sys.argv[2]):
         told.append({"rest": rest[1:], **{flag.name: flag.value for flag in FLAGS.get_flags_for_module(module)}})
     except flags.Error as error:
         told.append({"error": str(error)})
-    for check in told[-1].get("checks", []):
-        module.CHECKS[check] if check in module.CHECKS else told[-1].setdefault("error", f"no check {check}")
 print(json.dumps(told))
 """
 TABLES = {  # option -> what its names may be
