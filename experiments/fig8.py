@@ -29,7 +29,9 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         f"{published.METHODS[method]} from {start} % at 40 %: {', '.join(f'{one:.2f}' for one in accuracies)}"
         for (method, start), accuracies in published.FIG8_RAW.items()
     ]
-    notes = [f"Published, in words: {published.SAYS['fig8']} Raw runs, CIFAR-10: {'; '.join(raw)}."]
+    notes = [
+        f"Published, in words: {published.SAYS['fig8']} Raw runs of the paper's authors, CIFAR-10: {'; '.join(raw)}."
+    ]
     title = "Figure 8: final accuracy of supervised methods by start budget and query size"
     return sweeps.report(title, panels, records, key(options), notes)
 

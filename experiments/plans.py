@@ -60,6 +60,11 @@ class Run(NamedTuple):
         return ", ".join(f"{name} {value}" for name, value in self.way)
 
     @property
+    def row(self) -> dict[str, Any]:
+        """The run in a table."""
+        return self._asdict() | {"way": self.way_told}
+
+    @property
     def pool(self) -> int:
         """Images that can be labelled."""
         size = SIZES[self.dataset].pool

@@ -187,6 +187,6 @@ class Records:
                 if "diverged" not in line:
                     keys = ("round", "labelled", "accuracy", "accuracy_best")
                     told = {key: line.get(key) for key in keys} | {"accuracy_balanced": balanced(line)}
-                    rows.append(run._asdict() | told | where)
+                    rows.append(run.row | told | where)
         columns = [*Run._fields, "round", "labelled", "accuracy", "accuracy_best", "accuracy_balanced", "folder"]
         return pd.DataFrame(rows, columns=columns)

@@ -33,7 +33,7 @@ def finished(runs: Sequence[Run], records: Records, key: str) -> pd.DataFrame:
         accuracy = 100 * rounds.sort_values("round")[key].astype(float)
         if len(rounds) == run.budget.rounds:
             told = {"final": accuracy.iloc[-1], "mean_of_rounds": accuracy.mean(), "labelled": rounds["labelled"].max()}
-            rows.append(run._asdict() | told)
+            rows.append(run.row | told)
     return pd.DataFrame(rows, columns=[*fields, "labelled", "final", "mean_of_rounds"])
 
 

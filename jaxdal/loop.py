@@ -106,7 +106,7 @@ def run_together(
     hosts.meet(devices)
     reading = data.Options(image_size, test_share, skip_broken)
     platform = devices[0].platform
-    share = None if pool_share is None else (pool_share, pool_seed)
+    share = data.share_asked(pool_share, pool_seed)
     images, every = hosts.from_each(lambda: read(dataset, strategies, data_dir, reading, share, platform, options))
     here = environment.describe(devices)
     if hosts.together():

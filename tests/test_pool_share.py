@@ -48,6 +48,11 @@ def test_a_seed_out_of_range_is_refused(blobs):
         data.share_of_pool(blobs, "40%", -1)
 
 
+def test_a_seed_of_no_share_is_refused(blobs, tmp_path):
+    with pytest.raises(InputError, match="--pool_seed=5 says which share of the pool, and --pool_share is not given"):
+        jaxdal.run(blobs, "random", workdir=tmp_path, pool_seed=5, n_start=20, n_query=10, n_end=20)
+
+
 def test_budgets_of_a_run_are_of_its_share(blobs, tmp_path):
     options = {"n_start": "25%", "n_query": 10, "n_end": "25%", "epochs": 1, "batch": 10, "quiet": True}
     result = jaxdal.run(

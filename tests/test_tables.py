@@ -10,6 +10,7 @@ from planned import CURVE, note, run_of, write
 
 from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, runs, table2, table3, table4, table5
 from experiments.plans import PLANS, Options
+from experiments.records import Records
 from experiments.sweeps import panels
 from jaxdal import journal
 
@@ -157,6 +158,14 @@ def test_a_sweep_has_a_panel_for_every_data_set(name, field):
     assert [(panel.title, panel.field) for panel in (digits, cifar)] == [("digits", field), ("CIFAR-10", field)]
     assert digits.runs + cifar.runs == runs
     assert {run.dataset for run in digits.runs} == {"digits"}
+
+
+def test_the_way_of_a_run_is_text_in_a_table(tmp_path):
+    run = run_of("random")._replace(way=(("model", "lenet"), ("mirror", False)))
+    write(tmp_path, run, {0: CURVE})
+    frame = Records(tmp_path).frame([run])
+    assert len(frame) == len(CURVE)
+    assert set(frame["way"]) == {"model lenet, mirror False"}
 
 
 def test_no_two_methods_look_alike():

@@ -4,7 +4,7 @@ from jaxdal.data.arrays import fingerprint, from_arrays
 from jaxdal.data.cache import Options
 from jaxdal.data.checks import remarks
 from jaxdal.data.oracle import Oracle, split
-from jaxdal.data.share import share_of_pool
+from jaxdal.data.share import share_asked, share_of_pool
 from jaxdal.data.table import TABLE, Info, check_name, check_options, info, load, own
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "own",
     "remarks",
+    "share_asked",
     "share_of_pool",
     "split",
 ]

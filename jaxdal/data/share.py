@@ -8,6 +8,17 @@ from jaxdal.errors import InputError
 from jaxdal.types import Dataset
 
 
+def share_asked(share: str | None, seed: int) -> tuple[str, int] | None:
+    """A share and its seed; None is the whole pool.
+
+    Raises:
+        InputError: a seed of no share.
+    """
+    if share is None and seed:
+        raise InputError(f"--pool_seed={seed} says which share of the pool, and --pool_share is not given")
+    return None if share is None else (share, seed)
+
+
 def share_of_pool(dataset: Dataset, share: str, seed: int = 0) -> Dataset:
     """Keep a random share of the training images, such as "40%", rounded down; the test set stays.
 
