@@ -63,7 +63,7 @@ def connect(features: Array, node: Array) -> Graph:
 def propagate(graph: Graph, y: Array) -> Array:
     """Return A Y for A = (S - I) D^-1 + I, S = F F^T, without the N x N matrix. f32[N, m] -> f32[N, m].
 
-    Each column of S - I sums to 1, and the diagonal of A is 1.
+    Each column of (S - I) D^-1 sums to 1, or to 0 for a node that is alone; the diagonal of A is 1.
         A Y = F (F^T D^-1 Y) - D^-1 Y + Y
     is exact, with |f_i|² for the 1 of the diagonal of S, so that a row of zeros is connected with nothing.
     """
