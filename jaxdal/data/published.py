@@ -1,4 +1,4 @@
-"""Finding a published data set: prepared before, put there by hand, or downloaded now. TFDS is imported only here."""
+"""Finding a published data set: prepared before, put there by hand, or downloaded now."""
 
 import contextlib
 import http.client
@@ -84,15 +84,14 @@ def download(source: official.Official, data_dir: Path) -> None:
         raise InputError(f"TFDS prepared {source.name} but nothing can be found in {data_dir / source.builder}")
 
 
-def unreachable(url: str, seconds: float | None = None) -> str:
-    """Why a URL cannot be read, in words, or "" when it can. Takes no longer than `seconds` (PROBE_SECONDS)."""
-    limit = PROBE_SECONDS if seconds is None else seconds
+def unreachable(url: str) -> str:
+    """Why a URL cannot be read, in words, or "" when it can. Takes no longer than PROBE_SECONDS."""
     answer: list[str] = []
 
     def probe() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=limit).close()  # knows proxies, as TFDS does
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()  # knows proxies, as TFDS does
             answer.append("")
         except urllib.error.HTTPError as error:
             error.close()
@@ -106,8 +105,8 @@ def unreachable(url: str, seconds: float | None = None) -> str:
     # In a thread, because a look-up of the host name knows no time limit.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
-    thread.join(limit)
-    return answer[0] if answer else f"no answer in {limit:g} seconds"
+    thread.join(PROBE_SECONDS)
+    return answer[0] if answer else f"no answer in {PROBE_SECONDS:g} seconds"
 
 
 @contextlib.contextmanager
