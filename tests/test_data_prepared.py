@@ -59,7 +59,7 @@ def as_tfrecord(folder: Path) -> None:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(folder)
-        records = {split: list(prepared._records(builder, split)) for split in ("train", "test")}
+        records = {split: list(prepared.records(builder, split)) for split in ("train", "test")}
     for split, content in records.items():
         (old,) = folder.glob(f"*-{split}.array_record*")
         frames = [struct.pack("<QI", len(record), 0) + record + b"\0\0\0\0" for record in content]

@@ -136,7 +136,7 @@ def _keys(name: str, info: Any) -> tuple[str, str, tuple[str, ...]]:
 def _records(builder: Any, split: str, image: str, label: str) -> Iterator[Source]:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    for number, record in enumerate(prepared._records(builder, split)):
+    for number, record in enumerate(prepared.records(builder, split)):
         feature = tf_example_pb2.Example.FromString(record).features.feature
         content, number_of_class = feature[image].bytes_list.value[0], feature[label].int64_list.value[0]
         yield Source(f"{split}/{number}", content, number_of_class)

@@ -51,7 +51,7 @@ def _read_split(builder: Any, name: str, shape: tuple[int, int, int]) -> Split:
     order = range(size) if builder.info.disable_shuffling else official_order(name, size)
     # Decoding in threads was measured and takes twice as long: the images are so small that threads only fight for
     # the interpreter lock.
-    for position, record in zip(order, _records(builder, name), strict=True):
+    for position, record in zip(order, records(builder, name), strict=True):
         feature = tf_example_pb2.Example.FromString(record).features.feature
         picture = Image.open(io.BytesIO(feature["image"].bytes_list.value[0]), formats=("PNG", "JPEG"))
         whole = picture if picture.mode == mode else picture.convert(mode)  # Tiny-ImageNet has grey files
@@ -70,7 +70,7 @@ def official_order(split: str, size: int) -> np.ndarray:
     return np.array(sorted(range(size), key=keys.__getitem__))
 
 
-def _records(builder: Any, split: str) -> Iterator[bytes]:
+def records(builder: Any, split: str) -> Iterator[bytes]:
     """Serialised examples of one split, undecoded, in the order of the files."""
     import tensorflow_datasets as tfds
 
