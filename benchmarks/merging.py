@@ -60,8 +60,8 @@ def figures(path: Path) -> Figures:
     """Return (table, figure, row...) -> number: one of each row; of a journal, accuracy and seconds of every round."""
     found: Figures = {}
     if path.name == journal.NAME:
-        header, groups = journal.read(path.parent)
-        for row in report.summary(header, groups):
+        _, groups = journal.read(path.parent)
+        for row in report.summary(groups):
             found[path.parent.name, "accuracy %", row.labelled] = 100 * row.accuracy
             found[path.parent.name, "train s", row.labelled] = row.seconds["train"]
         return found

@@ -22,7 +22,7 @@ def main() -> None:
     axes = figure.add_subplot()
     for strategy, colour in STRATEGIES.items():
         result = jaxdal.run("digits", strategy, seeds=range(5), workdir=RESULTS / strategy)
-        rows = report.summary(result.header, result.groups)
+        rows = report.summary(result.groups)
         labels = [row.labelled for row in rows]
         means = [100 * row.accuracy for row in rows]
         spread = [100 * (row.deviation or 0) for row in rows]

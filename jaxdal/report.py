@@ -36,9 +36,8 @@ class Row(NamedTuple):
     seconds: dict[str, float]  # mean over seeds of what each line says, which are those of its whole pack
 
 
-def summary(header: Line, groups: Sequence[Group]) -> list[Row]:
+def summary(groups: Sequence[Group]) -> list[Row]:
     """One row per round that at least one seed finished."""
-    del header
     rows = []
     for group in groups:
         lines = [line for line in group if "diverged" not in line]
@@ -63,9 +62,8 @@ def summary(header: Line, groups: Sequence[Group]) -> list[Row]:
 def print_table(header: Line, groups: Sequence[Group], file: TextIO | None = None) -> None:
     """Print the rounds of a journal: with colours and rules on a terminal, as plain aligned text elsewhere."""
     file = sys.stdout if file is None else file
-    rows = summary(header, groups)
     names = ["round", "labels", "accuracy", "s.d.", "best", *SECONDS]
-    cells = [_cells(row) for row in rows]
+    cells = [_cells(row) for row in summary(groups)]
     title, caption = _title(header), "\n".join(_remarks(header, groups))
     _print_rows(file, title, names, cells, caption)
 
@@ -168,7 +166,7 @@ def draw(axes: "Axes", header: Line, groups: Sequence[Group]) -> None:
     """The same on given axes."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
 
-    rows, pool = summary(header, groups), max(1, header["config"]["pool"])
+    rows, pool = summary(groups), max(1, header["config"]["pool"])
     axes.set_title(_title(header), fontsize=11, pad=10, wrap=True, parse_math=False)
     axes.set_xlabel("labelled examples")
     axes.set_ylabel("test accuracy")

@@ -61,23 +61,23 @@ STATES = [EMPTY, PARTIAL, FULL, DIVERGED, AT_ONCE, NONE_LEFT]
 
 
 def test_summary_is_the_mean_over_the_seeds_that_live() -> None:
-    rows = report.summary(header([0, 1, 2]), DIVERGED)
+    rows = report.summary(DIVERGED)
     assert [(row.round, row.labelled, row.runs) for row in rows] == [(0, 10, 3), (1, 20, 2), (2, 30, 2)]
     np.testing.assert_allclose([row.accuracy for row in rows], [0.51, 0.61, 0.71], rtol=1e-12)
     expected = [np.std([0.0, 0.01, 0.02], ddof=1), np.std([0.0, 0.02], ddof=1), np.std([0.0, 0.02], ddof=1)]
     np.testing.assert_allclose([row.deviation for row in rows], expected, rtol=1e-9)
     assert [row.seconds["train"] for row in rows] == [2.0, 2.0, 2.0]
     assert tuple(rows[0].seconds) == SECONDS
-    assert report.summary(header([0]), NONE_LEFT) == []
+    assert report.summary(NONE_LEFT) == []
 
 
 def test_summary_of_one_seed_has_no_deviation() -> None:
-    (row,) = report.summary(header([0]), [[line(0, 0)]])
+    (row,) = report.summary([[line(0, 0)]])
     assert row.deviation is None
     assert row.accuracy_best is None
-    (row,) = report.summary(header([0, 1]), [[line(0, 0, accuracy_best=0.6), line(1, 0, accuracy_best=0.8)]])
+    (row,) = report.summary([[line(0, 0, accuracy_best=0.6), line(1, 0, accuracy_best=0.8)]])
     assert row.accuracy_best == pytest.approx(0.7)
-    (row,) = report.summary(header([0, 1]), [[line(0, 0, accuracy_best=0.6), line(1, 0)]])
+    (row,) = report.summary([[line(0, 0, accuracy_best=0.6), line(1, 0)]])
     assert row.accuracy_best is None
 
 
@@ -91,7 +91,7 @@ def test_table_is_plain_and_aligned_where_no_terminal_reads_it(groups: list[Any]
     assert title == "npz:/tmp/$my_data$ · margin · lenet · 3 seeds"
     assert names.split() == ["round", "labels", "accuracy", "s.d.", "best", *SECONDS]
     assert not any(ord(char) < 32 and char != "\n" for char in text)
-    rows = rest[: len(report.summary(header([0]), groups))]
+    rows = rest[: len(report.summary(groups))]
     assert {len(row) for row in rows} <= {len(names)}
     for seed, round_ in [(one["seed"], one["round"]) for group in groups for one in group if "diverged" in one]:
         assert f"seed {seed} diverged in round {round_} at step 37" in text
