@@ -81,8 +81,7 @@ def _print_rows(
         table.pad_edge = table.show_edge = False  # 80 columns suffice
         table.caption_justify = "left" if left else "center"
         for place, name in enumerate(names):
-            words = place < left == len(names)
-            table.add_column(name, justify="left" if place < left else "right", no_wrap=not words)
+            table.add_column(name, justify="left" if place < left else "right", no_wrap=left < len(names))
         for line in cells:
             table.add_row(*line)
         Console(file=file, markup=False, highlight=False).print(table)
