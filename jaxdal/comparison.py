@@ -122,12 +122,10 @@ def experiments(sources: Sequence[Source]) -> list[Experiment]:
     for same, members in alike.items():
         variants = {_dump(optimiser_of(one.config)) for one in members if trainer_of(one.config) == PLAIN}
         for one in members:
-            own = _dump(optimiser_of(one.config))
-            # Another trainer has another optimiser by design: it is compared with the supervised runs that are there.
-            alone = trainer_of(one.config) != PLAIN and len(variants) != 1
-            variant = f"{trainer_of(one.config)} {own}" if alone else own
-            if not alone and trainer_of(one.config) != PLAIN:
-                (variant,) = variants
+            variant = _dump(optimiser_of(one.config))
+            if trainer_of(one.config) != PLAIN:
+                # Another optimiser is part of its design: it goes with the supervised runs, if these share one.
+                variant = next(iter(variants)) if len(variants) == 1 else f"{trainer_of(one.config)} {variant}"
             groups.setdefault((same, variant), []).append(one)
     configs = [_shared(members) for members in groups.values()]
     titles = _titles(configs)
