@@ -4,8 +4,7 @@ Speeds are those of small programs on one NVIDIA H100 80GB, several runs packed.
 training images a second; a MixMatch step takes 2.07 times as long a labelled image (14 minutes for CIFAR-10's 97 M);
 LeNet 2.2 M a second; the standard ResNet-18, alone, 56,000. Assumed and not measured: MixMatch costs LeNet as much
 more, WAAL costs as much as MixMatch, images of 64x64 four times those of 32x32, a network of one's own as much as the
-thin ResNet-18. Selection, evaluation and compilation
-come on top.
+thin ResNet-18. Selection, evaluation and compilation come on top.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     rows, mixed = [], []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == dataset]
-        mixed += [f"{published.DATASETS.get(dataset, dataset)}: {told}." for told in records.mixed(own)]
+        mixed += [f"{published.name(dataset)}: {told}." for told in records.mixed(own)]
         scored = case.Case(own[0], options.data_dir)
         for run in own:
             record = records.shown(run)
@@ -58,13 +58,13 @@ def _cells(table: pd.DataFrame, mixed: list[str]) -> Table:
     rows = []
     for (dataset, strategy), own in table.groupby(["dataset", "strategy"], sort=False):
         cells = [spread(own[name].mean(), own[name].std(), _form(name)) for name in SHOWN]
-        names = [published.DATASETS.get(dataset, dataset), published.METHODS.get(strategy, strategy)]
+        names = [published.name(dataset), published.name(strategy)]
         rows.append([*names, *cells, _count(own, "")])
     for dataset, own in table.groupby("dataset", sort=False):
         # The strategies of a seed share the network: each seed counts once, however many of them have it.
         pools = own.groupby("seed")[[f"pool_{name}" for name in SHOWN]].mean()
         cells = [number(pools[f"pool_{name}"].mean(), _form(name)) for name in SHOWN]
-        names = [published.DATASETS.get(dataset, dataset), "all unlabelled images; accuracy before"]
+        names = [published.name(dataset), "all unlabelled images; accuracy before"]
         rows.append([*names, *cells, _count(pools, "pool_")])
     notes = [
         f"Published, in words: {published.SAYS['fig2']}",
@@ -89,7 +89,7 @@ def _form(name: str) -> str:
 def _bars(table: pd.DataFrame) -> "Figure":
     measures = [name for name in SHOWN if name != "diversity_pixels"]
     shown = [(dataset, name) for dataset in dict.fromkeys(table["dataset"]) for name in measures]
-    titles = [f"{published.DATASETS.get(dataset, dataset)}: {SHOWN[name]}" for dataset, name in shown]
+    titles = [f"{published.name(dataset)}: {SHOWN[name]}" for dataset, name in shown]
     figure, grid = drawing.panels(titles, across=4, width=2.6, height=3.2)
     for axes, (dataset, name) in zip(grid, shown, strict=True):
         _panel(axes, table[table["dataset"] == dataset], name)
@@ -118,7 +118,7 @@ def _panel(axes: "Axes", table: pd.DataFrame, name: str) -> None:
         axes.set(xlim=(-0.6, len(strategies) - 0.4), ylim=(values.min() - margin, values.max() + margin))
     if len(values) and not values.any():  # nothing is augmented: all answers are alike
         axes.set_ylim(0, 1)
-    labels = [published.METHODS.get(one, one).removeprefix("SSL") for one in strategies]
+    labels = [published.name(one).removeprefix("SSL") for one in strategies]
     axes.set_xticks(range(len(strategies)), labels, rotation=30, ha="right", fontsize=7.5)
     axes.grid(axis="x", visible=False)
 

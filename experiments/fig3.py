@@ -36,7 +36,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     ]
     table = pd.concat(parts)
     shown = [(run.dataset, run.strategy) for run in runs]
-    titles = [f"{published.DATASETS.get(name, name)}: {published.METHODS.get(one, one)}" for name, one in shown]
+    titles = [f"{published.name(name)}: {published.name(one)}" for name, one in shown]
     figure, grid = drawing.panels(titles, across=4, width=3.0, height=3.1)
     figure.suptitle("red: picked, grey: the others that were drawn; one map for all panels", fontsize=8.5, color="0.3")
     rows = []
@@ -49,14 +49,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
             drawing.empty(axes, "no kept network")
         axes.scatter(own["x"], own["y"], s=2, color="0.78", lw=0, rasterized=True)
         axes.scatter(picked["x"], picked["y"], s=5, color="#d62020", lw=0, rasterized=True)
-        rows.append(
-            [
-                published.DATASETS.get(dataset, dataset),
-                published.METHODS.get(strategy, strategy),
-                f"{len(own):,}",
-                f"{len(picked):,}",
-            ]
-        )
+        rows.append([published.name(dataset), published.name(strategy), f"{len(own):,}", f"{len(picked):,}"])
     notes = [
         f"Published, in words: {published.SAYS['fig3']}",
         f"Map: {options.map}, of the features of the first strategy's network of round 0; red: picks, grey: others.",
@@ -74,8 +67,7 @@ def _points(runs: list[Run], records: Records, options: Options) -> pd.DataFrame
     if not kept or not picks:
         return pd.DataFrame(columns=["dataset", "index", "x", "y"])
     run, record = kept[0]
-    found_signals = Case(run, options.data_dir).look(record, run.seed)
-    features = found_signals.features
+    features = Case(run, options.data_dir).look(record, run.seed).features
     some = np.random.default_rng(0).permutation(len(features))[:SHOWN]
     rows = np.unique(np.concatenate([some, *picks.values()]))
     x, y = MAPS[options.map](features[rows].astype(np.float64)).T

@@ -35,10 +35,10 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         columns=[CHOSEN, RANDOM]
     )
     gaps = wide.assign(gap=wide[CHOSEN] - wide[RANDOM]).reset_index()
-    figure, grid = drawing.panels(list(dict.fromkeys(published.DATASETS.get(r.dataset, r.dataset) for r in runs)))
+    figure, grid = drawing.panels(list(dict.fromkeys(published.name(r.dataset) for r in runs)))
     rows, notes = [], []
     for axes, dataset in zip(grid, dict.fromkeys(run.dataset for run in runs), strict=True):
-        name, planned = published.DATASETS.get(dataset, dataset), [run for run in runs if run.dataset == dataset]
+        name, planned = published.name(dataset), [run for run in runs if run.dataset == dataset]
         own = gaps[(gaps["dataset"] == dataset) & (gaps["round"] > 0)]
         for place, round_ in enumerate((1, 2)):
             label = ("after one query", "after two queries")[place]

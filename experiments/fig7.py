@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # slow to import
 def render(options: Options, runs: list[Run], records: Records) -> Report:
     """A panel per data set: mean and spread over seeds that finished every round."""
     columns = grid.columns(runs, records)
-    titles = [published.DATASETS.get(column.dataset, column.dataset) for column in columns]
+    titles = [published.name(column.dataset) for column in columns]
     figure, axes = drawing.panels(titles, width=5.4, height=4.4)
     order = list(dict.fromkeys(run.strategy for run in runs))
     rows: list[list[str]] = []
@@ -39,7 +39,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
             seeds = len(column.experiment.finished(method)) if column.experiment else 0
             final, balanced = (grid.value(column, method, name) for name in ("final", "final_balanced"))
             rows.append([
-                published.DATASETS.get(column.dataset, column.dataset), published.METHODS.get(method, method),
+                published.name(column.dataset), published.name(method),
                 signed(api), number(final, ".2f"), number(balanced, ".2f"), f"{seeds}/{planned}",
                 "yes" if method in drawn else "no",
             ])  # fmt: skip
@@ -57,7 +57,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
 
 def _seeds(column: grid.Column) -> list[str]:
     """That curves of different seeds are beside each other, where they are."""
-    name = published.DATASETS.get(column.dataset, column.dataset)
+    name = published.name(column.dataset)
     return [f"{name}: {told}" for told in (of_seeds(column.experiment) if column.experiment else [])]
 
 
@@ -79,7 +79,7 @@ def _draw(axes: "Axes", column: grid.Column, order: list[str], api: str, key: st
         shares = 100 * mean.index.to_numpy(float) / pool
         if len(curves) > 1:
             axes.errorbar(shares, mean, curves.std(), ls="", elinewidth=0.7, alpha=0.55, color=looks["color"])
-        axes.plot(shares, mean, ms=3.2, label=published.METHODS.get(method, method), **looks)
+        axes.plot(shares, mean, ms=3.2, label=published.name(method), **looks)
         drawn.append(method)
     if not drawn:
         drawing.empty(axes)

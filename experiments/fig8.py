@@ -22,7 +22,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     """Final accuracy by start, and by query size."""
     panels = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        name, own = published.DATASETS.get(dataset, dataset), options._replace(datasets=(dataset,))
+        name, own = published.name(dataset), options._replace(datasets=(dataset,))
         panels.append(sweeps.Panel(f"(a) {name}, by start", fig8a(own), "n_start"))
         panels.append(sweeps.Panel(f"(b) {name}, by query size", fig8b(own), "n_query"))
     raw = [

@@ -39,6 +39,12 @@ SSAL = {
 }
 METHODS = SAL | SSAL
 
+
+def name(key: str) -> str:
+    """The paper's name of a data set or a strategy; the name here of one that is not in the paper."""
+    return (DATASETS | METHODS).get(key, key)
+
+
 # Table 1: (paper, methods, semi-supervised ones, performance, robustness, cost).
 STUDIES = [
     ("the paper (arXiv 2212.03088)", 19, 5, "Yes", "Yes", "Yes"),

@@ -40,7 +40,7 @@ def finished(runs: Sequence[Run], records: Records, key: str) -> pd.DataFrame:
 def panels(runs: Sequence[Run], field: str) -> list[Panel]:
     """A panel for every data set of the runs, in the order of the plan. field: what is varied."""
     return [
-        Panel(published.DATASETS.get(dataset, dataset), [run for run in runs if run.dataset == dataset], field)
+        Panel(published.name(dataset), [run for run in runs if run.dataset == dataset], field)
         for dataset in dict.fromkeys(run.dataset for run in runs)
     ]
 
@@ -58,7 +58,7 @@ def report(title: str, shown: Sequence[Panel], records: Records, key: str, notes
         methods = list(dict.fromkeys(run.strategy for run in panel.runs))
         for place, method in enumerate(methods):
             own = done[done["strategy"] == method]
-            name = published.METHODS.get(method, method)
+            name = published.name(method)
             if len(done):
                 shift = 0.008 * (done["x"].max() - done["x"].min()) * (place - (len(methods) - 1) / 2)
                 drawing.spread_line(axes, own, "x", "final", name, place, shift)

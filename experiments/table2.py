@@ -28,7 +28,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         accuracy = 100 * own[key(options)].astype(float)
         size = SIZES[dataset]
         settings = resolved(next(run for run in runs if run.dataset == dataset))
-        name = published.DATASETS.get(dataset, dataset)
+        name = published.name(dataset)
         mixed += [f"{name}: {told}." for told in records.mixed(run for run in runs if run.dataset == dataset)]
         rows.append([
             name, str(settings.num_classes), f"{size.pool:,}/{size.test:,}",

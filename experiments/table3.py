@@ -30,7 +30,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     methods = list(dict.fromkeys(run.strategy for run in runs))
     rows, marks = [], {}
     for at, method in enumerate(methods):
-        cells = [published.METHODS.get(method, method), grid.kind(method)]
+        cells = [published.name(method), grid.kind(method)]
         values = [grid.value(column, method, name) for column in columns]
         for column, value in zip(columns, values, strict=True):
             # Those that the cell is of: of a method, the seeds that random sampling has finished as well.
@@ -56,7 +56,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         *_agreement(columns, name),
         *_low_power(columns, "accuracy of the last epoch, " if options.best else ""),
     ]
-    headings = ["method", "", *(f"{published.DATASETS.get(one.dataset, one.dataset)} (published)" for one in columns)]
+    headings = ["method", "", *(f"{published.name(one.dataset)} (published)" for one in columns)]
     title = "Table 3: average performance improvement (API) over random sampling"
     return Report(Table(title, headings, rows, notes, marks), _numbers(columns))
 
@@ -99,7 +99,7 @@ def _low_power(columns: list[grid.Column], of: str) -> list[str]:
             count = " to ".join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))
             names = ", ".join(better) or "none"
             told.append(
-                f"{published.DATASETS.get(column.dataset, column.dataset)}: {count} paired seeds; told apart from "
+                f"{published.name(column.dataset)}: {count} paired seeds; told apart from "
                 f"random ({of}paired t-test, Holm): {names}."
             )
     return told

@@ -56,9 +56,13 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
         "trained as one program, whose seconds are shared evenly: selection shows, a method's own training hardly, and "
         "how many runs there were at once does. These are not to be compared with what was published.",
         "Absolute seconds are in the CSV file.",
-        *(f"{_name(one.dataset)}, {way}: {told}" for way, one in found for told in _caveats(one.experiment, way)),
+        *(
+            f"{published.name(one.dataset)}, {way}: {told}"
+            for way, one in found
+            for told in _caveats(one.experiment, way)
+        ),
     ]
-    headings = ["methods", *map(_name, datasets)]
+    headings = ["methods", *map(published.name, datasets)]
     return Report(Table("Table 4: cost, divided by random sampling's", headings, rows, notes), table)
 
 
@@ -89,10 +93,6 @@ def _caveats(experiment: Experiment | None, way: str) -> list[str]:
         if names := ", ".join(alone.index[alone["shared_n"] > 0]):
             told.append(f"runs of {names} that were alone are left out.")
     return told
-
-
-def _name(dataset: str) -> str:
-    return published.DATASETS.get(dataset, dataset)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     numbers = pd.DataFrame(found).sort_values("images_per_class", ascending=False, kind="stable")
     rows = [
         [
-            published.DATASETS.get(row.dataset, row.dataset), f"{row.images_per_class:,}", signed(row.api_direct),
+            published.name(row.dataset), f"{row.images_per_class:,}", signed(row.api_direct),
             signed(row.api_random), number(row.ratio, ".2f"), number(row.published, ".2f"), number(row.pairs, ".0f"),
         ]
         for row in numbers.itertuples()

@@ -24,7 +24,7 @@ def render(options: Options, runs: list[Run], records: Records) -> Report:
     chosen = options._replace(datasets=options.datasets or ("cifar10",), scale="full", seeds=(0,))
     methods: dict[tuple[str, ...], list[str]] = {}
     for run in grid(chosen):
-        methods.setdefault(_here(run), []).append(published.METHODS.get(run.strategy, run.strategy))
+        methods.setdefault(_here(run), []).append(published.name(run.strategy))
     rows = [[f"jaxdal: {', '.join(names)}", *cells] for cells, names in methods.items()]
     for strategies, *cells in published.OWN_PAPERS:
         names = "/".join(published.METHODS[name] for name in strategies) or "Ensemble"
