@@ -25,7 +25,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def soft_cross_entropy(logits: Array, targets: Array) -> Array:
     """Mean of -sum_k t_k log p_k. logits, targets: f32[B, K], of targets every row sums to 1 -> f32[].
 
-    Equation (3) of Berthelot et al. (2019), "MixMatch", arXiv 1905.02249; so are the numbers below.
+    Equation (3) of Berthelot et al. (2019), "MixMatch", arXiv 1905.02249, as are those numbered below.
     """
     return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
 

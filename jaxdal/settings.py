@@ -73,7 +73,7 @@ class Settings(NamedTuple):
         return [self.recipe.epochs * per_epoch for per_epoch in self.per_epoch]
 
     def config(self) -> dict[str, Any]:
-        """Return the first line of the journal: two experiments with the same one are the same experiment."""
+        """Return `config` of the journal's first line: two experiments with the same one are the same experiment."""
         flat = {**self._asdict(), **self.budget._asdict(), **self.recipe._asdict()}
         flat["trainer"] = naming.with_code(self.trainer, self.own_trainer)
         return {key: value for key, value in flat.items() if key not in APART and (value or key != "own_code")}

@@ -118,7 +118,7 @@ class Trainer(NamedTuple):
 
     phases: tuple[Phase, ...]  # of one step, each with the variables that those before it have left
     unlabelled: int = 0  # unlabelled images per labelled one in a batch
-    # (labelled images, pool size) -> how many images an epoch has of them that steps count (labelled ones, as a rule)
+    # (labelled images, pool size) -> how many labelled images an epoch draws, by which its steps are counted
     epoch: Callable[[int, int], int] = lambda labelled, pool: labelled
     # key, taps of one image (shapes alone) -> variables["helpers"], parameters of networks that are trained alongside
     helpers: Callable[[Array, Tree], Tree] | None = None
@@ -143,8 +143,8 @@ class Signal(NamedTuple):
 
     per_batch(keys: key[B], network, variables, aux, x: u8[B, H, W, C]) -> [B, ...]; one key per example, so that
     the batch size of scoring changes nothing. prepare(key, network, variables, pool, known) -> aux, once per round; it
-    takes a pool that fits on a device. Its key is the one that those of the examples are folded from, by their places,
-    and `split` makes the same keys of it: a signal that draws in both must fold in something of its own.
+    takes a pool that fits on a device. Keys of examples are folded from the key of `prepare`, by their places, and
+    `jax.random.split` of that makes the same ones: a signal that draws in both must fold in something of its own first.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """One row per data set: where it comes from and how it is trained on by default.
 
-Numbers of MNIST, CIFAR, GTSRB and Tiny-ImageNet are those of the published runs (docs and methods of arXiv 2212.03088).
+Numbers of MNIST, CIFAR, GTSRB and Tiny-ImageNet are those of the published runs (text and code of arXiv 2212.03088).
 """
 
 import difflib

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxdal.types import Array
 
 CHUNK = 128  # centres that every row is compared with at once
-State = tuple[Array, Array, Array, Array]
 SHARED = 8  # picks, at most, that share one read of the features
+State = tuple[Array, Array, Array, Array]  # of `sample_apart`: closest, picks, how many there are, reads so far
 
 
 def comparable(x: Array) -> Array:

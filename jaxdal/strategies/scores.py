@@ -25,9 +25,9 @@ def least_confidence_score(probs: Array) -> Array:
 def margin_score(probs: Array) -> Array:
     """log((1 - m) / m) of the margin m = p_1 - p_2 (Scheffer et al. 2001): the larger, the less m. f32[N, K] -> f32[N].
 
-    Some monotone function of m it must be, for in float32 m itself is exactly 1 for all that the network is sure of.
-    With 1 - m = p_2 + sum of all but p_1, nothing is subtracted but two numbers that are near each other: it is precise
-    at both ends. inf: a tie of the two best; -inf: all others underflow, beyond 87 between the logits.
+    Not m itself, which in float32 is exactly 1 for all that the network is sure of, but a monotone function of it. As
+    1 - m is p_2 + sum of all but p_1, the one subtraction is of two numbers that are near each other where it counts:
+    it is precise at both ends. inf: a tie of the two best; -inf: all others underflow, beyond 87 between the logits.
     """
     best, others = best_and_others(probs)
     second = jnp.max(others, axis=-1)

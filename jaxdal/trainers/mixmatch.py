@@ -28,12 +28,14 @@ def mixmatch(
     BatchNorm sees three chunks of B images that hold a share of the labelled images each, as if they were passed one
     after another: `interleaving`. Only these passes move the running statistics.
 
-    Deviations from MixMatch's authors, as in the benchmark's published runs: SGD instead of Adam, and all three chunks
-    move the running statistics, not the first alone. From these runs: a share of its own for each image, as the authors
-    have it, not one for the batch; no second weight decay of 2 % of the learning rate per step on all weights and
-    statistics; guesses, and a pass for a printed accuracy, do not move the running statistics; with fewer labels than a
-    batch they are drawn with replacement, where no step was taken. Their clamp of gradients came after the step, so
-    that there is none here.
+    Deviations from MixMatch's authors, as in the benchmark's published runs:
+    - SGD instead of Adam; all three chunks move the running statistics, not the first alone.
+    Deviations from those runs:
+    - a share of its own for each image, as the authors have it, not one for the batch;
+    - no second weight decay of 2 % of the learning rate per step on all weights and statistics;
+    - guesses, and a pass for a printed accuracy, do not move the running statistics;
+    - with fewer labels than a batch they are drawn with replacement, where no step was taken;
+    - no clamp of gradients: theirs came after the step, and changed nothing.
     """
     chosen = protocol("mixmatch", preset).adjusted(weight, ramp_epochs)
     check_option("mixmatch", "temperature", temperature, lambda number: number > 0)

@@ -16,7 +16,7 @@ class Protocol(NamedTuple):
     many_classes: float  # the same with 100 classes and more, where its mean over classes is smaller
     ramp: Callable[[Moment], Array]  # the share of the weight that counts already, f32[] from 0 to 1
     recipe: Callable[[Recipe], Recipe]
-    epochs: float = 0.0  # of a ramp that is as long whatever the round has
+    epochs: float = 0.0  # of a ramp whose length does not depend on the round, else 0
 
     def weight(self, num_classes: int, moment: Moment) -> Array:
         """Return the weight of the squared difference: f32[]."""
