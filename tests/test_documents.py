@@ -13,6 +13,26 @@ from jaxdal import data, models, report, settings, strategies, trainers
 from jaxdal.errors import InputError
 
 DOCS = Path(__file__).parent.parent / "docs"
+LINKING = sorted(path for below in ("*", "docs/*", "[be]*/README") for path in DOCS.parent.glob(f"{below}.md"))
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", LINKING, ids=lambda path: str(path.relative_to(DOCS.parent)))
+def test_links_lead_somewhere(document):
+    for file, section in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", document.read_text()):
+        there = document.parent / file if file else document
+        assert there.exists(), file
+        assert not section or section in anchors(there), f"{file}#{section}"
+
+
+def test_every_file_of_the_package_has_its_place_in_the_architecture():
+    told = (DOCS / "architecture.md").read_text()
+    files = {path.name for path in (DOCS.parent / "jaxdal").glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f"`{name}`" not in told} == set()
 
 
 def test_a_strategy_a_network_and_a_trainer_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,13 +118,9 @@ def can_be_built(call: str, build: Callable[[str], object]) -> bool:
     return True
 
 
-def test_files_and_sections_are_there():
+def test_files_are_there():
     paths = re.findall(r"`(tests/[\w/]+\.py)`", METHODS)
     assert len(set(paths)) > 30
     for path in paths:
         assert (DOCS.parent / path).is_file(), path
-    headings = re.findall(r"^#+ (.*)", (DOCS.parent / "RESULTS.md").read_text(), flags=re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = re.findall(r"RESULTS\.md#([\w-]+)\)", METHODS)
-    assert len(links) == 5
-    assert set(links) <= anchors
+    assert len(re.findall(r"RESULTS\.md#([\w-]+)\)", METHODS)) == 5
