@@ -122,15 +122,10 @@ def resolve(
         info.n_start if n_start is None else n_start, info.n_query if n_query is None else n_query,
         info.n_end if n_end is None else n_end, pool,
     )  # fmt: skip
-    own = name not in data.TABLE
-    if batch is None:
-        batch = info.batch
-        while own and batch > 16 and labels.n_start < 4 * batch:
-            batch //= 2  # several steps an epoch, however few the labels
-    rate, size = info.learning_rate, float(info.batch)
-    while own and size > batch:  # in halves, so that a batch has one rate, be it stated or chosen
-        less = min(2, size / batch)
-        size, rate = size / less, rate / math.sqrt(less)
+    if name in data.TABLE:
+        batch, rate = batch or info.batch, info.learning_rate
+    else:
+        batch, rate = _for_own_images(info, batch, labels.n_start)
     recipe = training.recipe(
         Recipe(epochs or info.epochs, batch, learning_rate=rate, milestones=info.milestones, clamp=rules.clamp)
     )
@@ -153,6 +148,19 @@ def resolve(
         own_code=likeness.of_rows(models.MODELS[model]),
         own_trainer=likeness.of_rows(trainers.TRAINERS[naming.row(trainer)]),
     )  # fmt: skip
+
+
+def _for_own_images(info: data.Info, batch: int | None, n_start: int) -> tuple[int, float]:
+    """Batch, smaller for few labels unless it is stated, and learning rate, which follows its square root."""
+    if batch is None:
+        batch = info.batch
+        while batch > 16 and n_start < 4 * batch:
+            batch //= 2  # several steps an epoch, however few the labels
+    rate, size = info.learning_rate, float(info.batch)
+    while size > batch:  # in halves, so that a batch has one rate, be it stated or chosen
+        less = min(2, size / batch)
+        size, rate = size / less, rate / math.sqrt(less)
+    return batch, rate
 
 
 def told(settings: Settings, images: Dataset) -> str:
