@@ -70,8 +70,8 @@ def ask(
     images: u8[N, H, W, C] or [N, H, W]. known: integers [N], a class or -1 where nobody has looked. test: images and
     labels that accuracy is counted on. after: the answer before; what it remembers, its programs and the images on the
     devices are used as far as they fit, which changes no result. round_, memory: in its place, to go on from disk: the
-    number of the question, counted from 0, each of which draws random numbers of its own, and the memory of the answer
-    before. Other options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror, ...);
+    number of the question, counted from 0 (each draws random numbers of its own), and the memory of the answer before.
+    Other options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror, ...);
     for small sets the batch follows the number of labels, unless stated.
 
     With `after`, programs are compiled again where options change, the batch being one, and each time that labels

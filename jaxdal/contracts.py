@@ -54,8 +54,8 @@ def check(rules: Settings, strategy: Strategy, image: tuple[int, int, int]) -> N
 
 
 def answer(rules: Settings, strategy: Strategy, key: Array, known: Array, memory: Tree, found: Sequence[Array]) -> Any:
-    """What `select` gives, if that are picks and a memory as they should be: once wrong picks were in the journal, no
-    start could go on from there.
+    """What `select` gives, if it is picks and a memory as they should be: with wrong picks in the journal, no start
+    could go on from there.
 
     Raises:
         InputError: it cannot be traced, or gives something else.

@@ -29,7 +29,7 @@ NOT_OWN = (JAXDAL, f"{sysconfig.get_path('stdlib')}{os.sep}", "<frozen")  # how 
 
 
 def digest(strategy: Strategy) -> str:
-    """Return eight hexadecimal digits, which are others once a line or a number of the strategy is another.
+    """Return eight hexadecimal digits, which change with every line and number of the strategy.
 
     Looked at: functions, methods and classes that are not installed, with all that they name and enclose, and files
     that they import where they are called; arrays, plain values and containers; fields of dataclasses; attributes of

@@ -225,9 +225,9 @@ def states(
 def trained_alike(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Group what can train as one program, and has something to do.
 
-    What has all its rounds does not take a lane, unless a kill between the last lines of a command may be all that the
-    others lack: then everybody keeps the lane that they had, and the numbers are those of an undisturbed command. What
-    lacks rounds since all its seeds have diverged keeps its lanes, as in the command that saw it.
+    What has all its rounds takes no lane, unless the others lack but their last one, as after a kill between the last
+    lines of a command: then all keep the lanes that they had, and the numbers are those of an undisturbed command. What
+    lacks rounds because all its seeds have diverged keeps its lanes, as in the command that saw it.
     """
     groups: list[tuple[Any, list[Experiment]]] = []
     for one in experiments:

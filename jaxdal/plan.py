@@ -41,8 +41,8 @@ def batches(key: Array, member: Array, first_step: Array, *, steps: int, batch: 
 
     Every pass is a new permutation of the members, cut into full batches; with fewer members than a batch, batches are
     drawn with replacement. The order depends on the key, the pass and the members only, not on where the steps are cut.
-    least, most: bounds of the number of members over all rounds, which make the shapes static. The passes are made some
-    at once, O(max(most, AT_ONCE)) memory, and only those that these steps touch.
+    least, most: bounds of the number of members over all rounds, which make the shapes static. Only passes that these
+    steps touch are made, several at once, in O(max(most, AT_ONCE)) memory.
     """
     size = max(most, batch)
     images = jnp.nonzero(member, size=size, fill_value=0)[0].astype(jnp.int32)

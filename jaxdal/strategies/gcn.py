@@ -182,8 +182,8 @@ def uncertain_gcn(
     unlabelled nodes; q, their answer, is near 0 far from everything labelled. The smallest |q - s_margin| first.
     features: f32[N, d] -> picks: i32[k].
 
-    subset: unlabelled nodes, drawn anew at every query; all if it is None, or no more than k, for only nodes are
-        bought, and to buy them all would be a random choice. The paper buys 1,000 of 10,000. "first" takes the first
+    subset: unlabelled nodes, drawn anew at every query; all if it is None, or no more than k, since only nodes are
+        bought, and buying all of them would be a random choice. The paper buys 1,000 of 10,000. "first" takes the first
         10,000 of the pool (k if that is more), as the published comparison did: where the pool is sorted by class, as
         GTSRB and Tiny-ImageNet are, it can only buy the first few classes.
         Work and memory are those of the whole pool whatever it says: shapes are static, and there may be labels for

@@ -64,7 +64,7 @@ def learning_loss(
     margin, weight: xi and lambda of the paper, equations 2 and 3. stop: share of the epochs after which the module's
     gradient no longer reaches the classifier, 120 of 200 there; 0 keeps it out altogether, so that the classifier is
     that of all other methods. subset: unlabelled examples that are looked at, redrawn each round; all if it is None, or
-    no more than k, for to buy all that is looked at would be a random choice. The paper buys 1,000 of 10,000.
+    no more than k, since buying all that is looked at would be a random choice. The paper buys 1,000 of 10,000.
 
     Deviations from the comparison's published code, all of them errors there:
     - it buys the smallest predicted losses, of scores whose order was shuffled: a random choice;
