@@ -39,9 +39,29 @@ class PooledConvolution(nn.Module):
         shifts = [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
         matrix = jnp.stack(shifts).astype(self.dtype).reshape(4, 3, 2, 3, 2, channels, self.width)
         matrix = matrix.transpose(0, 6, 1, 3, 2, 4, 5).reshape(4 * self.width, -1)
-        product = jnp.matmul(matrix, patches.reshape(-1, h * w * batch), preferred_element_type=jnp.float32)
+        product = _product(matrix, patches.reshape(-1, h * w * batch))
         pooled = _largest(product.reshape(4, self.width, h, w, batch))
         return nn.relu(pooled + bias[:, None, None, None])
+
+
+@jax.custom_vjp
+def _product(a: Array, b: Array) -> Array:
+    """[m, k] x [k, n] -> f32[m, n]. JAX's own gradient of b comes transposed, which a CPU reads slowly."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def _product_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _product(a, b), (a, b)
+
+
+def _product_bwd(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    a, b = saved
+    da = jax.lax.dot_general(dy, b, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    db = jax.lax.dot_general(a, dy, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return da.astype(a.dtype), db.astype(b.dtype)
+
+
+_product.defvjp(_product_fwd, _product_bwd)
 
 
 @jax.custom_vjp
