@@ -1,5 +1,6 @@
 """The code in documents does what they say."""
 
+import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from jaxdal import data, models, report, settings, strategies, trainers
 from jaxdal.errors import InputError
+from jaxdal.types import Signal
 
 DOCS = Path(__file__).parent.parent / "docs"
 LINKING = sorted(path for below in ("*", "docs/*", "[be]*/README") for path in DOCS.parent.glob(f"{below}.md"))
@@ -60,6 +62,16 @@ def test_a_strategy_a_network_and_a_trainer_of_ones_own(tmp_path: Path, monkeypa
     picks, _ = space["calm_centres"](candidates=3).select(None, known, 287, jnp.zeros(rules.pool), probs, features)
     assert len(set(picks.tolist())) == 287
     assert (known[np.asarray(picks)] < 0).all(), "also where all are alike"
+
+
+def test_signals_are_where_the_document_says() -> None:
+    found = []
+    for cell in re.findall(r"^\| (.*`) \| f32\[N", (DOCS / "extending.md").read_text(), flags=re.MULTILINE):
+        called, _, home = cell.partition(", from ")
+        module = importlib.import_module(home.strip("`") or "jaxdal.signals")
+        found += [getattr(module, name) for name in re.findall(r"`(?:signals\.)?(\w+)", called)]
+    assert all(isinstance(signal if isinstance(signal, Signal) else signal(), Signal) for signal in found)
+    assert len(found) == 6
 
 
 # What each method is.
