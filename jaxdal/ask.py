@@ -67,12 +67,13 @@ def ask(
     It is a round of `run` with the same batch, bit for bit, whose labels come from whoever calls: there are no hidden
     ones. Nothing is written; what a strategy remembers goes from answer to question.
 
-    images: u8[N, H, W, C] or [N, H, W]. known: integers [N], a class or -1 where nobody has looked. test: images and
-    labels that accuracy is counted on. after: the answer before; what it remembers, its programs and the images on the
-    devices are used as far as they fit, which changes no result. round_, memory: in its place, to go on from disk: the
-    number of the question, counted from 0 (each draws random numbers of its own), and the memory of the answer before.
-    Other options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror, ...);
-    for small sets the batch follows the number of labels, unless stated.
+    images: u8[N, H, W, C] or [N, H, W]. known: integers [N], a class or -1 where nobody has looked. Both may have
+    changed since the question before, but albl and mcadl remember images by their places. test: images and labels that
+    accuracy is counted on. after: the answer before; what it remembers, its programs and the images on the devices are
+    used as far as they fit, which changes no result. round_, memory: in its place, to go on from disk: the number of
+    the question, counted from 0 (each draws random numbers of its own), and the memory of the answer before. Other
+    options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror, ...); for small sets
+    the batch follows the number of labels, unless stated.
 
     With `after`, programs are compiled again where options change, the batch being one, and each time that labels
     double beyond 16,000. Processes that ask one question each share them where JAX_COMPILATION_CACHE_DIR says, until
@@ -113,7 +114,7 @@ def ask(
     held = movable(pool.train_x, blocks, [chosen])
     with advised("taking the images", held, keeps_journal=False):
         kept = _going_on(None if after is None else after.kept, rules, chosen, count, pool, devices, blocks)
-    lab, run = kept.lab, Run(seed, Oracle(pool.train_y), _remembered(chosen.memory(rules.pool), memory))
+    lab, run = kept.lab, Run(seed, Oracle(pool.train_y), _remembered(chosen.memory(rules.pool), memory, int(round_)))
     run.known = pool.train_y
     batch, epochs = rules.recipe.batch, rules.recipe.epochs
     with Progress(rules.steps[:1], batch, epochs=epochs, question=int(round_), quiet=quiet) as progress:
@@ -227,7 +228,7 @@ def _holds(lab: Lab, pool: Dataset, devices: Sequence[jax.Device], blocks: Block
     return all(map(np.array_equal, held, (pool.train_x, pool.test_x, pool.test_y)))
 
 
-def _remembered(fresh: Tree, memory: Tree | None) -> Tree:
+def _remembered(fresh: Tree, memory: Tree | None, round_: int) -> Tree:
     """The memory of the answer before, or a fresh one."""
     if memory is None:
         return fresh
@@ -235,7 +236,8 @@ def _remembered(fresh: Tree, memory: Tree | None) -> Tree:
         (jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (fresh, memory)
     ]
     if shapes[0] != shapes[1]:
-        raise InputError("memory is not that of an answer of this strategy for this pool")
+        told = "memory is not that of an answer of this strategy for this pool"
+        raise InputError(f"{told}: {round_=} in place of after and memory begins with a fresh one")
     return memory
 
 

@@ -256,7 +256,7 @@ def test_an_answer_that_was_pickled(blobs: Dataset) -> None:
     assert back.kept is None
     following = [ask(blobs.train_x, known, 20, grudge(), test=blobs[2:4], after=one, **SMALL) for one in (answer, back)]
     assert_same(*following)
-    with pytest.raises(InputError, match="memory is not that of an answer of this strategy for this pool"):
+    with pytest.raises(InputError, match="this pool: round_=1 in place of after and memory begins with a fresh one"):
         ask(blobs.train_x[:150], known[:150], 20, grudge(), after=answer, **SMALL)
     for twice in ({"round_": 1}, {"memory": answer.memory}):
         with pytest.raises(InputError, match="after tells the number of the question and the memory: give it, or"):
