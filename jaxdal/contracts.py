@@ -47,10 +47,22 @@ def check(rules: Settings, strategy: Strategy, image: tuple[int, int, int]) -> N
     if rules.own_code:
         _check_model(rules, model, image, keys)
     network = augment.network(model, rules.mean, rules.std, crop=rules.crop, flip=rules.flip)
+    network = network._replace(apply=_taking_no_bytes(network.apply))
     state = _check_trainer(rules, strategy, network, image, keys)
     if own_strategy:
         _check_selection(rules, strategy, network, image, keys, engine.answering(state))
     _right.add(looked_at)
+
+
+def _taking_no_bytes(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Images as they are stored would be trained on as well, and badly: their pixels reach 255."""
+
+    def checked(variables: Tree, x: Array, **options: Any) -> Any:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise TypeError(f"network.apply takes what network.normalise or network.augment gives, and not {x.dtype}")
+        return apply(variables, x, **options)
+
+    return checked
 
 
 def answer(rules: Settings, strategy: Strategy, key: Array, known: Array, memory: Tree, found: Sequence[Array]) -> Any:

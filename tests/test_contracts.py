@@ -87,6 +87,15 @@ def refusal(blobs, workdir, monkeypatch, model=None, trainer=None, strategy="ran
     return str(error.value)
 
 
+def raw(network, variables, batch, key, moment):
+    logits, taps = network.apply(variables, batch.x, train=True, dropout_key=key)
+    return cross_entropy(logits, batch.y), taps["batch_stats"]
+
+
+def raw_probs(keys, network, variables, aux, x):
+    return jax.nn.softmax(network.apply(variables, x)[0])
+
+
 def broken(*_, **__):
     raise KeyError("oh")
 
@@ -127,6 +136,7 @@ def test_models(blobs, tmp_path, monkeypatch, model, told):
         (trained_by(lambda *_: (plain_loss(*_)[0], {"mean": 1})), "new batch_stats: a dict of 'mean', and not"),
         (trained_by(broken), r"loss\(network, .*\) fails with KeyError \(.*test_contracts.py, line \d+\): 'oh'"),
         (trained_by(lambda network, variables, batch: 0), "fails with TypeError"),
+        (trained_by(raw), r"TypeError \(.*_contracts.py, line \d+\): network.apply takes .*normalise.* and not uint8"),
         (lambda: "supervised", r"makes a str, and not a jaxdal\.types\.Trainer"),
     ],
 )
@@ -147,6 +157,7 @@ def swapped(key, known, k, memory, features, probs):
         (choosing(lambda key, known, k, memory, p: least(key, known, k, memory, p)[0]), "and not a tuple"),
         (choosing(swapped, (signals.probs, signals.features)), "needs probs, features in this order, .* features, pro"),
         (choosing(least, (signals.Signal("probs", lambda *_: jnp.zeros(3)),)), r"'probs' gives float32\[3\] for"),
+        (choosing(least, (signals.Signal("probs", raw_probs),)), r"_contracts.py, line \d+\): .* and not uint8"),
         (choosing(least, (signals.Signal("probs", broken),)), r"signal 'probs' .* KeyError \(.*, line \d+\): 'oh'"),
     ],
 )  # fmt: skip
