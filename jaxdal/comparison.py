@@ -277,9 +277,11 @@ def _short(names: list[str]) -> list[str]:
 
 
 def _own_trainer(strategy: str) -> str | None:
+    if naming.parted(strategy)[1]:  # somebody's own, of which another process knows no more than its name
+        return PLAIN
     try:
-        return strategies.build(naming.parted(strategy)[0]).trainer
-    except InputError:  # of somebody's own, or of another version
+        return strategies.build(strategy).trainer
+    except InputError:  # of another version
         return None
 
 

@@ -10,7 +10,7 @@ from journals import BETTER, RANDOM, SECONDS, judged, write
 from jaxdal import comparison, page, report, verdicts
 from jaxdal.comparison import read
 from jaxdal.errors import InputError
-from jaxdal.strategies import build
+from jaxdal.strategies import STRATEGIES, build
 
 
 def states(experiment: comparison.Experiment) -> dict[tuple[str, int], str]:
@@ -255,6 +255,17 @@ def test_a_trainer_of_ones_own_is_compared_and_its_versions_are_told_apart(tmp_p
     (one,) = read([tmp_path]).experiments
     assert one.methods == ["random", "margin + mine, code 8b69edff", "margin + mine, code 00000000"]
     assert one.baseline == "random"
+
+
+def test_of_a_strategy_of_ones_own_the_trainer_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every process alike, whether or not it knows the strategy."""
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "a", BETTER, strategy="mine(share=1), code 8b69edff", trainer="mixmatch")
+    write(tmp_path / "b", BETTER, strategy="other, code 00000000")
+    told = ["random", "mine(share=1) + mixmatch", "other"]
+    assert read([tmp_path]).experiments[0].methods == told
+    monkeypatch.setitem(STRATEGIES, "mine", lambda share: build("ssl_random"))
+    assert read([tmp_path]).experiments[0].methods == told
 
 
 def test_an_experiment_that_was_extended_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,8 @@ def test_a_strategy_a_network_and_a_trainer_of_ones_own(tmp_path: Path, monkeypa
         assert len(result.groups) == 2
         assert result.groups[-1][0]["accuracy"] > 0.5
     assert report.main(["runs/mine"]) == 0
-    assert ">calm_centres(candidates=150, patience=0.5)<" in (tmp_path / "runs" / "mine" / "report.html").read_text()
+    name = "calm_centres(candidates=150, patience=0.5) + smooth(share=0.05)"
+    assert f">{name}<" in (tmp_path / "runs" / "mine" / "report.html").read_text()
     rules = settings.resolve(
         "digits", data.load("digits"), space["calm_centres"](candidates=3), n_query="20%", n_end="25%"
     )
