@@ -7,7 +7,7 @@ from sklearn.metrics import auc, balanced_accuracy_score
 
 from jaxdal.budgets import budget
 from jaxdal.errors import InputError
-from jaxdal.metrics import aubc, balanced, cost, gains, labels_needed, labels_saved
+from jaxdal.metrics import at_once, aubc, balanced, cost, gains, labels_needed, labels_saved, worst
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def test_balanced_accuracy_is_the_mean_over_tested_classes():
     assert balanced({"per_class_accuracy": [*shares, None]}) == pytest.approx(balanced_accuracy_score(truth, guess))
     assert balanced({}) is None
     assert balanced({"per_class_accuracy": [None]}) is None
+    assert worst({"per_class_accuracy": [0.5, None, 0.25]}) == 0.25
+    assert worst({}) is None
 
 
 def test_gains_pair_seeds_whatever_their_order():
@@ -71,6 +73,10 @@ def test_labels_saved_at_equal_accuracy():
     assert labels_saved(base, fast) == pytest.approx((-20, -1.0))
     assert labels_saved(base, base) == pytest.approx((0, 0))
     assert labels_saved(base, fast.rename(index={3: 4})) is None
+    more = pd.concat([fast, fast.rename(index={3: 4}) / 2])
+    assert labels_saved(more, base) == labels_saved(fast, base), "a seed that the baseline lacks is not looked at"
+    dips = pd.DataFrame({10: [0.5], 20: [0.8], 30: [0.85], 40: [0.6]}, index=[3])
+    assert labels_saved(dips, base) == pytest.approx((20, 0.5)), "80 % is what both reach, not where both end"
 
 
 def rounds(*told):
@@ -104,3 +110,11 @@ def test_cost_is_equation_2_of_runs_trained_alone():
     assert cost(spread.assign(devices=[4, 1])).empty, "split over all devices at first, then on one of them"
     assert cost(rounds()).empty
     assert cost(rounds((0, None, None, None, None))).empty
+    assert cost(rounds((0, 1.0, 0.5, 4.0, None)), together=True).empty, "of how many runs nobody knows"
+    assert cost(rounds((0, 1.0, 0.5, None, 1)))["cost"].isna().all(), "no sum of the other parts"
+
+
+def test_strategies_that_train_together_score_by_themselves():
+    line = {"runs_at_once": 6, "selected_at_once": 2}
+    assert [at_once(line, stage) for stage in ("train", "infer", "select")] == [6, 2, 2]
+    assert at_once({"runs_at_once": 6}, "infer") == 6

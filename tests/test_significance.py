@@ -52,6 +52,7 @@ def test_holm_by_hand() -> None:
     """P = 0.01, 0.04, 0.03, 0.005 of Holm's method: sorted 0.005 x 4, 0.01 x 3, 0.03 x 2, then never smaller."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, None, 0.5]) == [1.0, None, 1.0]
+    assert holm([0.01, None, 0.04]) == pytest.approx([0.02, None, 0.04]), "two p-values, not three"
     assert holm([]) == []
     assert holm([None]) == [None]
 
@@ -88,6 +89,16 @@ def test_penalties_are_the_share_of_budgets_that_are_won() -> None:
     assert table.loc["base", "good"] == 0
     assert table.loc["good", "good"] == 0
     assert table.loc[["good", "base"], "alone"].isna().all()
+
+
+def test_penalties_are_tested_two_sided_at_five_percent() -> None:
+    """Of three pairs Student's t is 5.28, 4.57 and 4.26: p = 0.034, 0.045 and 0.051."""
+    steps = np.array([[1.0, 1.0, 1.0], [1.5, 1.5, 1.5], [0.8, 0.7, 0.65]]) / 100
+    base = pd.DataFrame(np.full((3, 3), 0.5), columns=[10, 20, 30])
+    p = stats.ttest_1samp(steps, 0.0, axis=0).pvalue
+    assert (p < 0.05).tolist() == [True, True, False]
+    assert (p > 0.025).all()
+    assert penalties({"good": base + steps, "base": base}).loc["good", "base"] == pytest.approx(2 / 3)
 
 
 def test_penalties_pair_seeds_by_name() -> None:
@@ -134,6 +145,19 @@ def test_ranks_of_little() -> None:
     assert ranks(pd.DataFrame({"a": [np.nan]})).ranks.empty
     equal = ranks(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [1.0, 2.0]}))
     assert equal.p_friedman == 1.0
+    two = ranks(pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 3.0]}))
+    assert (two.ranks.to_dict(), two.p_friedman) == ({"b": 1, "a": 2}, None), "Friedman's test needs three"
+    holes = ranks(pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 3.0], "c": [9.0, np.nan]}))
+    assert (holes.ranks.to_dict(), holes.left_out) == ({"b": 1, "a": 2}, ["c"])
+
+
+def test_scores_that_rounding_alone_tells_apart_are_tied() -> None:
+    rounded = pd.DataFrame({"a": [0.3, 0.5, 0.6], "b": [0.1 + 0.2, 0.4, 0.6], "c": [0.2, 0.1, 0.1]})
+    exact = rounded.assign(b=[0.3, 0.4, 0.6])
+    assert (rounded != exact).any(axis=None)
+    found, expected = ranks(rounded), ranks(exact)
+    assert found.ranks.to_dict() == expected.ranks.to_dict()
+    assert found.p_friedman == expected.p_friedman
 
 
 def test_the_diagram_has_room_for_names_with_options() -> None:
