@@ -36,6 +36,13 @@ PILLOW = {
 }
 
 
+RANGES = {  # FixMatch's, appendix E; of 4 to 8 bits each is as likely
+    **dict.fromkeys(("brightness", "color", "contrast", "sharpness"), (0.05, 0.95)),
+    **dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y"), (-0.3, 0.3)),
+    "posterize": (4, 9), "rotate": (-30, 30), "solarize": (0, 1),
+}  # fmt: skip
+
+
 def images(channels: int) -> list[np.ndarray]:
     """Smooth, narrow in range, of few values, and constant: 20 x 24."""
     rng = np.random.default_rng(channels)
@@ -84,20 +91,19 @@ def test_operations_are_drawn_from_all_and_strengths_from_their_ranges(monkeypat
     monkeypatch.setattr("jaxdal.randaugment.cutout", lambda key, x: x)
     keys = jax.random.split(jax.random.key(0), 4000)
     notes = np.asarray(jax.jit(jax.vmap(randaugment, (0, None)))(keys, jnp.zeros((1, 2, 2)))).reshape(-1, 2)
-    operations = [*PIXEL.values(), *AFFINE.values()]
-    counts = np.bincount(notes[:, 0].astype(int) - 1, minlength=len(operations))
+    counts = np.bincount(notes[:, 0].astype(int) - 1, minlength=len(NUMBER))
     assert counts.sum() == 8000
-    assert counts.min() > 0.8 * 8000 / len(operations)
-    for number, operation in enumerate(operations):
-        strengths = notes[notes[:, 0] == number + 1, 1]
-        edge = 0.05 * (operation.most - operation.least)
-        assert operation.least <= strengths.min() <= operation.least + edge
-        assert operation.most - edge <= strengths.max() <= operation.most
+    assert counts.min() > 0.8 * 8000 / len(NUMBER)
+    for name, number in NUMBER.items():
+        strengths, (least, most) = notes[notes[:, 0] == number + 1, 1], np.float32(RANGES.get(name, (0, 0)))
+        edge = 0.05 * (most - least)
+        assert least <= strengths.min() <= least + edge, name
+        assert most - edge <= strengths.max() <= most, name
 
 
-@pytest.mark.parametrize("side", [8])
-def test_cutout_is_a_square_around_any_pixel(side):
-    blank = jnp.zeros((side, side, 1), jnp.uint8)
+@pytest.mark.parametrize("shape", [(8, 8), (8, 13), (13, 8)])
+def test_cutout_is_a_square_around_any_pixel(shape):
+    blank, side = jnp.zeros((*shape, 1), jnp.uint8), min(shape)
     found = np.asarray(jax.vmap(cutout, (0, None))(jax.random.split(jax.random.key(1), 3000), blank))[..., 0]
     assert set(np.unique(found)) == {0, GREY}
     heights, widths = (found.max(2) > 0).sum(1), (found.max(1) > 0).sum(1)
