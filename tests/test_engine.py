@@ -24,6 +24,8 @@ def test_learning_rate_falls_to_a_tenth_at_each_milestone():
     epochs = jnp.asarray([0, 79, 80, 119, 120, 149])
     rates = [float(engine.learning_rate(recipe, epoch)) for epoch in epochs]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    few = [float(engine.learning_rate(recipe._replace(epochs=5), jnp.int32(epoch))) for epoch in range(5)]
+    np.testing.assert_allclose(few, [0.1, 0.1, 0.1, 0.01, 0.001], rtol=1e-6)  # 2.67 epochs are 3
     one_epoch = recipe._replace(epochs=1)
     assert float(engine.learning_rate(one_epoch, jnp.int32(0))) == pytest.approx(0.1), "no milestone before the start"
 
@@ -44,6 +46,16 @@ def test_optimiser_is_sgd_with_momentum_decay_and_clamp(clamp):
         velocity = 0.9 * velocity + clipped + 5e-4 * weights
         weights = weights - 0.1 * velocity
     np.testing.assert_allclose(params, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_of_kernels_only_leaves_biases_and_scales_alone():
+    recipe = Recipe(epochs=1, batch=1, learning_rate=0.1, milestones=(), decay_kernels_only=True, weight_decay=0.5)
+    params = {"bias": jnp.ones(3), "matrix": jnp.ones((2, 3)), "filters": jnp.ones((3, 3, 1, 2))}
+    rule = engine.optimiser(recipe)
+    updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    assert {name: np.unique(leaf).tolist() for name, leaf in updates.items()} == {
+        "bias": [0], "matrix": [0.5], "filters": [0.5],
+    }  # fmt: skip
 
 
 def test_device_loop_equals_host_loop(blobs):
@@ -113,6 +125,15 @@ def test_a_diverged_run_is_named_and_leaves_its_neighbours_alone(blobs, model):
         jax.tree.map(
             lambda x, y, i=lane: np.testing.assert_array_equal(x[i], y[i]), healthy.variables, poisoned.variables
         )
+
+
+def test_a_run_diverges_at_the_first_step_whose_loss_is_not_finite(blobs):
+    """The third one, after two that went well."""
+    one = bench(blobs, [0])
+    state = one.train(2)
+    spoilt = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.variables["params"])
+    state = state._replace(variables=state.variables | {"params": spoilt})
+    assert one.lab.engine.advance(state, one.keys, one.known, one.lab.pool, 2, 2, 6).diverged.tolist() == [3]
 
 
 def test_weights_that_are_not_finite_count_as_diverged_though_the_loss_was(blobs):

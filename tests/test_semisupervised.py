@@ -44,6 +44,8 @@ def test_unlabelled_images_count_and_their_number_may_be_anything(trainer, blobs
         assert np.isfinite(state.loss).all()
         assert state.diverged.tolist() == [0]
     jax.tree.map(np.testing.assert_array_equal, few, train(3, pool))
+    labelled, others = engine._batches(one.keys, one.lab.lanes.per_run(blobs.train_y[None]), np.int32(0))
+    assert (np.sort(labelled) != np.sort(others)).any(), "where all are labelled, others than those of the same step"
     darker = train(3, Pool(pool.x.at[3:].set(pool.x[3:] // 2)))
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (few, darker)), strict=True))
 
@@ -64,6 +66,15 @@ def test_packed_runs_equal_single_runs(blobs):
 def test_a_run_split_over_devices_is_the_same_run(blobs):
     alone, split = (on_host(bench(blobs, [3], devices=n, trainer=MIXMATCH).train(4)) for n in (1, 2))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), alone, split)
+
+
+def test_the_average_follows_what_each_step_has_made(blobs):
+    """Weights and running statistics, after the step and not before it."""
+    one = bench(blobs, [0], trainer=MIXMATCH)
+    before, after = (on_host(one.train(steps)) for steps in (2, 3))
+    follows = jax.tree.map(lambda a, v: 0.9 * a + 0.1 * v, before.average, dict(after.variables))
+    assert set(follows) == {"params", "batch_stats"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.average, follows)
 
 
 def test_the_average_is_evaluated_and_scores_the_pool(blobs):
