@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdal.models import build
+from jaxdal.models.lenet import _largest
 from jaxdal.models.resnet import ResNet18, as_model
 
 WIDTHS, CLASSES, WINDOW = (4, 6), 5, 4  # of two stages; of an 8x8 map
@@ -89,3 +90,19 @@ def test_lenet_drops_whole_channels_of_an_image_and_then_single_features():
         np.testing.assert_allclose(np.minimum(np.abs(factor), np.abs(factor - 2)), 0, atol=1e-4)
         assert 0.4 < (factor > 1)[alive].mean() < 0.6
         assert len(np.unique(factor > 1, axis=0)) > size / 2, "each image has a mask of its own"
+
+
+def test_lenet_centres_smaller_images_in_mean_grey():
+    small, whole = build("lenet", (8, 5, 1), 4), build("lenet", (28, 28, 1), 4)
+    variables = small.init(jax.random.key(0))
+    x = np.random.default_rng(0).standard_normal((3, 8, 5, 1)).astype(np.float32)
+    centred = np.zeros((3, 28, 28, 1), np.float32)
+    centred[:, 10:18, 11:16] = x
+    np.testing.assert_array_equal(small.apply(variables, x)[0], whole.apply(variables, centred)[0])
+
+
+def test_the_first_of_equals_in_a_pool_takes_the_gradient():
+    """As in torch; in a border of grey, all four are equal."""
+    x = jnp.asarray([[1.0, 2, 5], [1, 3, 5], [0, 3, 5]])
+    found = jax.grad(lambda x: _largest(x) @ jnp.asarray([1.0, 10, 100]))(x)
+    assert found.tolist() == [[1, 0, 100], [0, 10, 0], [0, 0, 0]]

@@ -218,3 +218,18 @@ def test_the_scoring_batch_changes_no_signal(blobs, devices):
         np.testing.assert_array_equal(drawn, results[0][1])
     assert len(np.unique(drawn[..., 0])) == 200
     assert (drawn[..., 1] == 40).all(), "what `prepare` found, 40 labels, reaches every batch"
+
+
+def test_signals_draw_by_keys_of_their_own(blobs):
+    """Which are the same for the same signal beside any other."""
+
+    def draw(keys, network, variables, aux, x):
+        return jax.vmap(jax.random.uniform)(keys)
+
+    one, signals = bench(blobs, [4]), [Signal(name, draw) for name in ("some", "other")]
+    both, alone = (
+        on_host(Gather(one.lab.lanes, one.network, needs, one.lab.pool, 64)(one.keys, {}, one.known, one.lab.pool))
+        for needs in (tuple(signals), (signals[1],))
+    )
+    assert (both[0] != both[1]).mean() > 0.99
+    np.testing.assert_array_equal(both[1], alone[0])
