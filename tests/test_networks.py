@@ -1,5 +1,7 @@
 """What networks compute: a residual one written out with XLA's own convolutions, and what LeNet's dropout drops."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +108,16 @@ def test_the_first_of_equals_in_a_pool_takes_the_gradient():
     x = jnp.asarray([[1.0, 2, 5], [1, 3, 5], [0, 3, 5]])
     found = jax.grad(lambda x: _largest(x) @ jnp.asarray([1.0, 10, 100]))(x)
     assert found.tolist() == [[1, 0, 100], [0, 10, 0], [0, 0, 0]]
+
+
+def test_both_masks_of_lenet_have_keys_of_their_own(monkeypatch):
+    keys = []
+
+    def note(key, x, shape):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return x
+
+    monkeypatch.setattr(sys.modules["jaxdal.models.lenet"], "_dropout", note)
+    model = build("lenet", (28, 28, 1), 10)
+    model.apply(model.init(jax.random.key(0)), np.zeros((2, 28, 28, 1), np.float32), dropout_key=jax.random.key(1))
+    assert len(keys) == len(set(keys)) == 2

@@ -134,6 +134,17 @@ def test_batch_norm_of_both_steps():
     assert not np.allclose(moved["encoder_norms_0"]["mean"], state.batch_stats["encoder_norms_0"]["mean"])
 
 
+def test_players_begin_with_weights_of_their_own():
+    vae, critic, _ = players()
+    keys = []
+
+    def noted(init):
+        return lambda key: keys.append(tuple(jax.random.key_data(key).tolist())) or init(key)
+
+    vaal.start(vae._replace(init=noted(vae.init)), critic._replace(init=noted(critic.init)), jax.random.key(3))
+    assert len(keys) == len(set(keys)) == 2
+
+
 def test_adam_goes_on():
     """Three steps with different gradients, by the book."""
     state, p, m, v = vaal.adam({"w": jnp.float32(1)}), 1.0, 0.0, 0.0

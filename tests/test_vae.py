@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from reference import vaal as reference
 
+from jaxdal.models.vae import _kaiming
 from jaxdal.models.vae import critic as make_critic
 from jaxdal.models.vae import vae as make_vae
 
@@ -38,6 +39,29 @@ def test_sizes_of_the_published_networks():
     assert parameters((32, 32, 3)) == convolutions + norms + codes + back
     linear = 785 * 512 + 513 * 256 + 2 * 257 * 2 + 3 * 256 + 257 * 512 + 513 * 784
     assert parameters((28, 28, 1)) == linear
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths"),
+    [((28, 28, 1), (512, 256)), ((10, 10, 2), (400, 256)), ((8, 8, 1), (128, 128)), ((3, 2, 1), (32, 32))],
+)
+def test_linear_layers_are_at_most_twice_as_wide_as_small_images(shape, widths):
+    params = jax.eval_shape(make_vae(shape).init, jax.random.key(0))["params"]
+    pixels = math.prod(shape)
+    assert [params[f"encoder_{n}"]["kernel"].shape for n in range(2)] == [(pixels, widths[0]), widths]
+    assert [params[f"decoder_{n}"]["kernel"].shape for n in range(3)] == [
+        (2, widths[1]),
+        widths[::-1],
+        (widths[0], pixels),
+    ]
+
+
+def test_no_first_weight_is_infinite():
+    """One uniform draw in eight million is the end of its range, where a normal distribution has none."""
+    ends = jnp.asarray([[0.5, -0.5], [0.0, 0.1], [0.0, 0.1], [0.0, 0.1]])
+    kernel = np.asarray(_kaiming({"encoder_0": {"kernel": ends}})["encoder_0"]["kernel"])
+    assert np.isfinite(kernel).all()
+    assert kernel[0, 0] == -kernel[0, 1] > 3
 
 
 def test_first_weights():
