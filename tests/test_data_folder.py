@@ -153,6 +153,8 @@ def test_split_is_stratified_and_depends_on_names_alone() -> None:
     alone = hold_out(sources({"many": 50}), "20%")[1]
     assert alone == [source for source in test if source.label == 0]
     assert hold_out(sources({"many": 50}), None)[1] == alone
+    later = hold_out(sources({"eight": 8, "many": 50}), "20%")[1]
+    assert [source.name for source in later[2:]] == [source.name for source in alone], "and 1.6 of 8 are 2"
     assert len(hold_out(sources({"many": 50}), "99.9%")[0]) == 1
     half = hold_out(sources({"many": 50}), "50%")[1]
     assert len(half) == 25

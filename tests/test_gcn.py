@@ -241,6 +241,11 @@ def test_the_first_ones_are_few_classes_of_a_sorted_pool():
     assert (abs(share - 10_000 / len(unlabelled)) < 0.1).all(), "more than four standard deviations"
 
 
+def test_the_first_ones_are_no_fewer_than_are_bought():
+    node = gcn.nodes(jax.random.key(0), jnp.full(12_000, -1, jnp.int32), "first", 11_000)
+    assert np.flatnonzero(node).tolist() == list(range(11_000))
+
+
 def test_only_nodes_are_bought_and_nothing_else_matters():
     pool = some_pool(4, SIZE, WIDTH)
     node, picks = nodes_of(pool, 25), alone(ON_SOME, pool, FEW)

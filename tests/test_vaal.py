@@ -141,6 +141,16 @@ def test_size_of_the_discriminator(shape, widths):
     assert [params[f"Linear_{n}"]["bias"].shape for n in range(3)] == [*((wide,) for wide in widths), (1,)]
 
 
+def test_options_reach_the_players():
+    signal = vaal.unlabelled_look(options_of(latent=3, widths=(5, 4), critic_widths=(6,)))
+    (variables, params) = jax.eval_shape(
+        lambda key, known, x: signal.prepare(key, NETWORK, {}, Pool(x), known),
+        jax.random.key(0), np.int32([0, -1]), np.zeros((2, 8, 8, 1), np.uint8),
+    )  # fmt: skip
+    assert variables["params"]["posterior"]["mean"]["kernel"].shape == (4, 3)
+    assert [params[f"Linear_{n}"]["kernel"].shape for n in range(2)] == [(3, 6), (6, 1)]
+
+
 def test_length_of_a_game():
     sizes = [1, 40, 1438, 10_000, 50_000]
     lengths = [vaal.length(options_of(batch=128), size) for size in sizes]
