@@ -9,7 +9,7 @@ from journals import RANDOM, SECONDS, judged, write
 from scipy import stats
 
 from jaxdal import verdicts
-from jaxdal.comparison import read
+from jaxdal.comparison import disagreement, read
 from jaxdal.verdicts import number, p_value, saved, seconds, spread
 
 OURS = {0: [0.5, 0.66, 0.7, 0.86], 1: [0.52, 0.60, 0.79, 0.84], 2: [0.51, 0.69, 0.74, 0.85]}
@@ -94,6 +94,26 @@ def test_seconds_are_those_of_finished_runs_beside_random_sampling(tmp_path: Pat
     assert not any("n=" in cell for cell in rows["random"])
     other = verdict.experiment._replace(labels=[*verdict.experiment.labels, 50])
     assert [row[-1] for row in verdicts.accuracy_table(other).rows] == ["–", "–"], "nobody was so far"
+
+
+def test_accounts_of_a_run_agree_in_all_but_seconds() -> None:
+    lines = [{"round": at, "labelled": 10 + at, "accuracy": 0.5, "picks": [at], "seconds": {}} for at in range(4)]
+    lines[0]["initial"] = [7]
+    assert disagreement([lines, [line | {"seconds": {"train": 1.0}} for line in lines[:2]]]) is None
+    changes = {"labelled": 9, "accuracy": 0.6, "initial": [8], "picks": [5], "diverged": {"step": 3}}
+    for key, other in changes.items():
+        for first in (0, 2):
+            again = [*lines[:first], *(line | {key: other} for line in lines[first:])]
+            assert disagreement([lines[:3], again]) == first, key
+
+
+def test_rounds_say_how_many_runs_shared_their_seconds(tmp_path: Path) -> None:
+    write(tmp_path / "r", RANDOM)
+    write(tmp_path / "b", OURS, strategy="badge", lines={"runs_at_once": 6, "selected_at_once": 2, "lanes": 3})
+    (verdict,) = judged(tmp_path)
+    rounds = verdict.experiment.rounds.groupby("method")[["runs_at_once", "selected_at_once", "lanes", "devices"]]
+    assert rounds.max().loc["badge"].to_list() == rounds.min().loc["badge"].to_list() == [6, 2, 3, 1]
+    assert rounds.max().loc["random"].to_list() == [1, 1, 1, 1]
 
 
 def test_blocks_of_ranks_are_the_seeds_of_random_sampling(tmp_path: Path) -> None:
