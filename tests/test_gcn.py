@@ -70,6 +70,13 @@ def test_low_rank_adjacency_is_the_adjacency():
     assert (np.asarray(graph.inverse)[~node] == 0).all()
 
 
+def test_a_node_that_is_hardly_similar_to_any_is_alone():
+    """Cosines that sum to 0.0005 may be rounding; to 0.002 they are none."""
+    near, far = (gcn.connect(np.float32([[1, 0], [cosine, 1]]), np.ones(2, bool)) for cosine in (0.002, 0.0005))
+    np.testing.assert_allclose(near.inverse, 500, rtol=1e-3)
+    assert far.inverse.tolist() == [0, 0]
+
+
 def test_features_of_any_unit_make_the_same_graph():
     pool, node = some_nodes(1)
     scale = np.float32(10) ** np.random.default_rng(2).uniform(-37, 37, (SIZE, 1))

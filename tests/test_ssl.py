@@ -260,20 +260,25 @@ def test_groups_get_their_shares_and_the_smallest_margins_go_first(seed):
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_clusters_are_those_at_the_end_of_lloyd_s_algorithm(offset):
     """Of a crowd without groups, where the first centres are far from the last ones: scikit-learn's from the same."""
-    pool, known = some_pool(2, 300, 3), some_pool(2, 300, 3)["known"]
+    pool, known = some_pool(3, 300, 3), some_pool(3, 300, 3)["known"]
     pool["features"] += np.float32(offset)  # far from the origin, where matrix products lose digits
     pool[two_view_margin().name] = -np.random.default_rng(0).permutation(300).astype(np.float32) / 300
     left, x = known < 0, distances.comparable(jnp.asarray(pool["features"]))
     start = seed_rows(keys_for(0, 0).select, x - x[left].mean(0), jnp.asarray(left), 7)
     expected = {}
-    for steps in (1, 50):
+    for steps in (10, 50):
         group = np.full(300, -1)
         theirs = KMeans(7, init=np.asarray(x[start], float), n_init=1, max_iter=steps, tol=1e-4)
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
             group[left] = theirs.fit_predict(np.asarray(x, float)[left])
         expected[steps] = reference.proportional(pool[two_view_margin().name], group, known, 23)
-    assert expected[1] != expected[50]
+    assert expected[10] != expected[50]
     assert alone(KMEANS, pool, 23) == expected[50]
+
+
+def test_there_are_no_more_clusters_than_picks():
+    pool, _ = crowd(0, SIZES)
+    assert alone(KMEANS, pool, 3) == alone(strategies.build("ssl_diff2aug_kmeans(clusters=3)"), pool, 3)
 
 
 @pytest.mark.parametrize("value", [0, np.nan])
