@@ -11,7 +11,7 @@ from planned import CURVE, note, run_of, write
 from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, runs, table2, table3, table4, table5
 from experiments.plans import PLANS, Options
 from experiments.records import Records
-from experiments.sweeps import panels
+from experiments.sweeps import finished, panels
 from jaxdal import journal
 
 
@@ -51,6 +51,18 @@ def test_means_of_figure_5_are_those_of_pairs(tmp_path):
     assert command.main("fig5", "", fig5.render, flags) == 0
     text = (tmp_path / "reports" / "fig5.md").read_text()
     assert "| digits | 100% | 1,295 | 215 | 60.00 | 50.00 | +10.00 | 1/2 |" in text
+
+
+def test_a_sweep_ends_with_the_last_round_of_runs_that_finished(tmp_path):
+    curves = {0: [0.5, 0.9, 0.8], 1: [0.5, 0.6, 0.7], 2: [0.5, 0.99]}
+    own = [run_of("badge", seed) for seed in curves]
+    for run in own:
+        write(tmp_path / str(run.seed), run, {run.seed: curves[run.seed]})
+    found = finished(own, Records(tmp_path), "accuracy")
+    assert found["seed"].to_list() == [0, 1]
+    assert found["final"].to_list() == pytest.approx([80, 70])
+    assert found["mean_of_rounds"].to_list() == pytest.approx([220 / 3, 60])
+    assert found["labelled"].to_list() == [own[0].budget.labels[-1]] * 2
 
 
 def test_figure_5_says_where_nothing_is_left_to_choose(tmp_path):
@@ -149,6 +161,14 @@ def test_a_method_without_company_costs_what_it_took(tmp_path):
     assert f"| SSAL, together | {9.5 / 2.75:.2f} (of 1) |" in text
     assert "- digits, together: no other run was trained with those of waal: their seconds are undivided." in text
     assert "- digits, together: The journals come from different devices (H100; cpu): do not compare seconds." in text
+
+
+def test_methods_of_table_5_and_figure_8():
+    """As sections 5.2 and A.3 of the paper have them."""
+    full = Options(("cifar10",), seeds=(0,))
+    assert [run.strategy for run in PLANS["table5"](full)] == ["random", "ssl_random", "ssl_diff2aug_direct"]
+    five = {"badge", "least_confidence", "core_gcn", "cluster_margin", "bald"}
+    assert {run.strategy for run in plans.fig8a(full)} == {run.strategy for run in plans.fig8b(full)} == five
 
 
 @pytest.mark.parametrize(("name", "field"), [("fig4", "n_start"), ("fig6", "n_query")])
