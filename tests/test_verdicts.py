@@ -8,7 +8,7 @@ import pytest
 from journals import RANDOM, SECONDS, judged, write
 from scipy import stats
 
-from jaxdal import verdicts
+from jaxdal import caveats, verdicts
 from jaxdal.comparison import disagreement, read
 from jaxdal.verdicts import number, p_value, saved, seconds, spread
 
@@ -124,6 +124,12 @@ def test_blocks_of_ranks_are_the_seeds_of_random_sampling(tmp_path: Path) -> Non
     assert [seed for seed, _ in frame.index] == [0, 1]
     assert frame["badge"].to_list() == pytest.approx([np.mean(OURS[0]), np.mean(OURS[1])])
     assert verdict.ranks.blocks == 2
+
+
+def test_up_to_five_pairs_are_too_few_for_wilcoxon() -> None:
+    told = ["With n = 5, Wilcoxon's test cannot give a p below 0.0625, whatever the data."]
+    assert caveats._power([5, 6])[1:] == told
+    assert caveats._power([6, 9])[1:] == []
 
 
 def test_cells() -> None:
