@@ -11,7 +11,8 @@ from planned import CURVE, note, run_of, write
 from experiments import case, command, drawing, fig2, fig3, fig5, plans, published, runs, table2, table3, table4, table5
 from experiments.plans import PLANS, Options
 from experiments.records import Records
-from experiments.sweeps import finished, panels
+from experiments.reporting import accuracy_is, key
+from experiments.sweeps import finished, panels, report
 from jaxdal import journal
 
 
@@ -57,12 +58,16 @@ def test_a_sweep_ends_with_the_last_round_of_runs_that_finished(tmp_path):
     curves = {0: [0.5, 0.9, 0.8], 1: [0.5, 0.6, 0.7], 2: [0.5, 0.99]}
     own = [run_of("badge", seed) for seed in curves]
     for run in own:
-        write(tmp_path / str(run.seed), run, {run.seed: curves[run.seed]})
-    found = finished(own, Records(tmp_path), "accuracy")
+        write(tmp_path / str(run.seed), run, {run.seed: curves[run.seed]}, lines={"accuracy_best": 0.95})
+    found = finished(own, records := Records(tmp_path), "accuracy")
     assert found["seed"].to_list() == [0, 1]
     assert found["final"].to_list() == pytest.approx([80, 70])
     assert found["mean_of_rounds"].to_list() == pytest.approx([220 / 3, 60])
     assert found["labelled"].to_list() == [own[0].budget.labels[-1]] * 2
+    assert finished(own, records, "accuracy_best")["final"].to_list() == [95, 95]
+    shown = report("", panels(own, "n_start"), records, "accuracy", [])
+    assert shown.table.rows[0][5:] == ["75.00 ± 7.07", "66.67", "2/3"]
+    assert shown.data["x"].to_list() == pytest.approx([100 * own[0].n_start / plans.SIZES["digits"].pool] * 2)
 
 
 def test_figure_5_says_where_nothing_is_left_to_choose(tmp_path):
@@ -144,6 +149,9 @@ def test_best_accuracy_has_a_deviation_and_is_not_what_is_tested(tmp_path):
     assert command.main("table3", "", table3.render, [*flags, "--strategies=badge", "--best"]) == 0
     text = (tmp_path / "reports" / "table3.md").read_text()
     assert "| BadgeSampling ★ | SAL | **+10.00 ± 0.00 (–)** |" in text
+    for best, column, told in ((True, "accuracy_best", "the best of all"), (False, "accuracy", "that of the last")):
+        assert key(Options(best=best)) == column
+        assert accuracy_is(Options(best=best)).startswith(f"accuracy is {told}")
     assert "told apart from random (accuracy of the last epoch, paired t-test, Holm): none." in text
 
 
