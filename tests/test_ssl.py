@@ -272,7 +272,7 @@ def test_clusters_are_those_at_the_end_of_lloyd_s_algorithm(offset):
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
             group[left] = theirs.fit_predict(np.asarray(x, float)[left])
         expected[steps] = reference.proportional(pool[two_view_margin().name], group, known, 23)
-    assert expected[10] != expected[50]
+    assert expected[10] != expected[50], "as of two pools in sixteen: after other random draws, take another one"
     assert alone(KMEANS, pool, 23) == expected[50]
 
 
