@@ -168,7 +168,7 @@ class Engine:
         self._batches = lanes.lift(batches, "rrs")
         source = "r" if streams else "s"  # every run has images of its own in a block
         self._one = lanes.lift(one, f"rrrr{source}sss", donate=(0,))
-        self._many = lanes.lift(many, f"rrrr{source}ssss", donate=(0,))
+        self._many = lanes.lift(many, f"rrrr{source}ssss", donate=(0,), in_turn=True)
         self._check = lanes.lift(check, "rs", donate=(0,))
         self._count = lanes.lift(count, "rsrs", donate=(2,))
 

@@ -10,6 +10,7 @@ shares of its own devices. `fetch` brings every share to every process.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -65,6 +66,25 @@ def _gather(mesh: Mesh) -> Callable[[list[Array]], list[Array]]:
     return jax.jit(lambda shares: shares, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
+def _at_once(f: Callable[..., Tree], roles: str) -> Callable[..., Tree]:
+    return jax.vmap(f, in_axes=tuple(0 if role == "r" else None for role in roles))
+
+
+def _one_by_one(f: Callable[..., Tree], roles: str) -> Callable[..., Tree]:
+    """As `_at_once`, for a CPU whose cores one run keeps busy: its caches hold the maps of one run, not of all."""
+
+    def every(*arguments: Tree) -> Tree:
+        own = [argument for argument, role in zip(arguments, roles, strict=True) if role == "r"]
+
+        def one(each: list[Tree]) -> Tree:
+            left = iter(each)
+            return f(*(next(left) if role == "r" else shared for shared, role in zip(arguments, roles, strict=True)))
+
+        return jax.lax.map(one, own)
+
+    return every
+
+
 class Lanes:
     """How the runs of a pack lie on the devices: several are spread, each whole on one device; one is split over all.
 
@@ -81,18 +101,23 @@ class Lanes:
         self.width = 1 if self.alone else used * per_device
         self.mesh = Mesh(np.asarray(devices[:used]), (AXIS,), axis_types=(AxisType.Auto,))
         self._splits = self.alone and used > 1
+        # Of the machine: how a run rounds does not depend on how many cores a command may use. Measured on two.
+        self._few_cores = devices[0].platform == "cpu" and (os.cpu_count() or 1) <= 2
         self._per_run = PartitionSpec() if self.alone else PartitionSpec(AXIS)
 
     def lift(
-        self, f: Callable[..., Tree], roles: str, *, donate: tuple[int, ...] = (), rows: bool = False
-    ) -> Callable[..., Tree]:
+        self, f: Callable[..., Tree], roles: str, *, donate: tuple[int, ...] = (), rows: bool = False,
+        in_turn: bool = False,
+    ) -> Callable[..., Tree]:  # fmt: skip
         """Return the compiled program that computes `f` for every lane.
 
         roles: a letter per argument, "r" if each run has its own (leaves [width, ...]), "s" if all share it.
         Results are [width, ...]. donate: numbers of the arguments whose memory may be reused. rows: `f` splits its
-        results itself; otherwise a run that has several devices gets them whole on each.
+        results itself; otherwise a run that has several devices gets them whole on each. in_turn: the runs of a device
+        may take turns, where it computes one faster than its share of many: as in `_one_by_one`.
         """
-        lifted = jax.vmap(f, in_axes=tuple(0 if role == "r" else None for role in roles))
+        lift = _one_by_one if in_turn and self.on_device > 1 and self._few_cores else _at_once
+        lifted = lift(f, roles)
         if not self.alone and self.mesh.size > 1:
             in_specs = tuple(self._per_run if role == "r" else PartitionSpec() for role in roles)
             # The packing rule cannot say which mesh axes its results vary over, hence no check_vma.

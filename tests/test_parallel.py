@@ -1,6 +1,7 @@
 """Eight simulated devices: the same numbers as one, and each device really has its share."""
 
 import functools
+import os
 import re
 
 import jax
@@ -74,6 +75,34 @@ def test_lanes(runs, devices, width, used):
     assert np.asarray(held).tolist() == [*range(runs), *[runs - 1] * (width - runs)]
     doubled = lanes.lift(lambda a, b: a * b, "rs")(held, lanes.shared(np.int32(2)))
     assert np.asarray(doubled)[:runs].tolist() == list(range(0, 2 * runs, 2))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_where_cores_are_few_runs_take_turns(monkeypatch, devices):
+    def f(own, shared):
+        assert own.shape == (4,), "written for one run"
+        return jnp.tanh(own) * shared, {"shared": shared}
+
+    found = {}
+    for cores in (2, 16):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        lanes = Lanes(6, jax.devices()[:devices])
+        arguments = lanes.per_run(np.arange(24, dtype=np.float32).reshape(6, 4)), jnp.float32(3)
+        program = lanes.lift(f, "rs", in_turn=True)
+        assert ("stablehlo.while" in program.lower(*arguments).as_text()) == (cores == 2)
+        assert "stablehlo.while" not in lanes.lift(f, "rs").lower(*arguments).as_text()
+        found[cores] = on_host(program(*arguments))
+    assert found[2][0].shape == (6, 4)
+    assert found[2][1]["shared"].shape == (6,)
+    jax.tree.map(np.testing.assert_array_equal, found[2], found[16])
+
+
+def test_steps_in_turn_are_those_at_once(blobs, monkeypatch):
+    found = []
+    for cores in (2, 16):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        found.append(on_host(bench(blobs, [0, 1, 2]).train(4)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
 
 
 def test_what_a_device_has_is_not_put_there_again():
