@@ -68,12 +68,12 @@ def ask(
     ones. Nothing is written; what a strategy remembers goes from answer to question.
 
     images: u8[N, H, W, C] or [N, H, W]. known: integers [N], a class or -1 where nobody has looked. Both may have
-    changed since the question before, but albl and mcadl remember images by their places. test: images and labels that
-    accuracy is counted on. after: the answer before; what it remembers, its programs and the images on the devices are
-    used as far as they fit, which changes no result. round_, memory: in its place, to go on from disk: the number of
-    the question, counted from 0 (each draws random numbers of its own), and the memory of the answer before. Other
-    options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror, ...); for small sets
-    the batch follows the number of labels, unless stated.
+    changed since the question before, but what a strategy remembers of images it remembers by their places. test:
+    images and labels that accuracy is counted on. after: the answer before; what it remembers, its programs and the
+    images on the devices are used as far as they fit, which changes no result. round_, memory: in its place, to go on
+    from disk: the number of the question, counted from 0 (each draws random numbers of its own), and the memory of the
+    answer before. Other options are those of `settings.resolve` (epochs, batch, trainer, model, learning_rate, mirror,
+    ...); for small sets the batch follows the number of labels, unless stated.
 
     With `after`, programs are compiled again where options change, the batch being one, and each time that labels
     double beyond 16,000. Processes that ask one question each share them where JAX_COMPILATION_CACHE_DIR says, until

@@ -2,8 +2,9 @@
 
 Everything else is written for one run on one device. `Lanes.lift` turns such a function into one program for all runs
 of a pack: `jax.vmap` over the runs of a device (convolutions pack by their own batching rule, models/convolution.py),
-and `jax.shard_map` over the devices outside of it. A run that is alone splits its batches and its pool over all devices
-instead: the compiler partitions what follows from the constraint that `Lanes.split` puts on the rows.
+or one after another where that is faster, and `jax.shard_map` over the devices outside of it. A run that is alone
+splits its batches and its pool over all devices instead: the compiler partitions what follows from the constraint that
+`Lanes.split` puts on the rows.
 
 Devices of several processes (hosts.py) are like those of one: all compute the same program, and each process holds the
 shares of its own devices. `fetch` brings every share to every process.
